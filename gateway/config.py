@@ -1,0 +1,119 @@
+"""Contents of sluice.yaml: one process group's frozen settings. Units are in the names."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Len
+
+from gateway.core.pool import STRICT, Backend, Pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """An address to listen on; port 0 takes a free one."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may send and how long it may take, per worker where nothing else is said.
+
+    Attributes:
+        max_head_bytes: request line and headers together (431 beyond).
+        max_headers: number of header fields (431 beyond).
+        max_target_bytes: request target (414 beyond).
+        max_body_bytes: request body after transfer decoding (413 beyond).
+        max_response_head_bytes: a backend's status line and headers (502 beyond).
+        max_connections: client connections; beyond it new ones wait in the listen backlog.
+        max_in_flight: requests under way (503 beyond).
+        max_buffered_bytes: bodies held for retries, mirrors and sequences, all requests together (503 beyond).
+        max_held_bytes: body of one request that may be held; a larger one streams and gives up its retry and shadow.
+        stream_above_bytes: larger bodies are forwarded as they arrive.
+        max_pipelined: requests accepted on a connection before the first is answered.
+        head_timeout_s: time from a request's first byte to its last header (408 beyond).
+        body_timeout_s: longest pause while a body arrives (408 beyond).
+        idle_timeout_s: a keep-alive connection without a request is closed after this.
+        write_timeout_s: a client that takes nothing of its response for so long is cut off.
+        drain_s: grace for requests in flight when the process is told to stop.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    max_head_bytes: Annotated[int, Ge(256), Le(1 << 20)] = 32 << 10
+    max_headers: Annotated[int, Ge(1), Le(10_000)] = 100
+    max_target_bytes: Annotated[int, Ge(16), Le(1 << 16)] = 8 << 10
+    max_body_bytes: Annotated[int, Ge(0), Le(1 << 34)] = 1 << 30
+    max_response_head_bytes: Annotated[int, Ge(256), Le(1 << 20)] = 64 << 10
+    max_connections: Annotated[int, Ge(1), Le(1_000_000)] = 20_000
+    max_in_flight: Annotated[int, Ge(1), Le(1_000_000)] = 8192
+    max_buffered_bytes: Annotated[int, Ge(0), Le(1 << 40)] = 256 << 20
+    max_held_bytes: Annotated[int, Ge(0), Le(1 << 34)] = 4 << 20
+    stream_above_bytes: Annotated[int, Ge(0), Le(1 << 30)] = 64 << 10
+    max_pipelined: Annotated[int, Ge(1), Le(1000)] = 16
+    head_timeout_s: Annotated[float, Gt(0), Le(3600)] = 10.0
+    body_timeout_s: Annotated[float, Gt(0), Le(3600)] = 30.0
+    idle_timeout_s: Annotated[float, Gt(0), Le(86_400)] = 60.0
+    write_timeout_s: Annotated[float, Gt(0), Le(3600)] = 60.0
+    drain_s: Annotated[float, Ge(0), Le(3600)] = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    """The admin API's address and, for anything beyond loopback, its token.
+
+    Attributes:
+        token_file: file whose first line is the bearer token; empty means loopback only, without a token.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535)] = 8081
+    token_file: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """Structured logs on standard error."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+def _local_pools() -> tuple[Pool, ...]:
+    return (Pool(name="default", backends=(Backend(url="http://127.0.0.1:8000"),)),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All of sluice.yaml; every value has a default that serves a Triton on this machine.
+
+    Attributes:
+        listen: the data plane's address.
+        admin: the admin API's address.
+        workers: data-plane processes.
+        pools: the fleet.
+        limits: bounds on clients and on the gateway's own memory.
+        state_dir: directory of the embedded store and of run-time files.
+        store: SQLAlchemy URL of the store; empty means SQLite inside `state_dir`.
+        report_interval_s: how often workers report to the controller.
+        log: logging.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    listen: Listen = field(default_factory=lambda: Listen(port=8080))
+    admin: Admin = field(default_factory=Admin)
+    workers: Annotated[int, Ge(1), Le(256)] = 1
+    pools: Annotated[tuple[Pool, ...], Len(1, 1000)] = field(default_factory=_local_pools)
+    limits: Limits = field(default_factory=Limits)
+    state_dir: str = ".sluice"
+    store: str = ""
+    report_interval_s: Annotated[float, Ge(0.05), Le(60)] = 1.0
+    log: Log = field(default_factory=Log)

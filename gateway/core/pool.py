@@ -1,0 +1,89 @@
+"""What a pool of backends is: the part of the configuration that decisions need."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt, Le, Len
+
+# Understood by pydantic when a file is checked; msgspec and the workers ignore it.
+STRICT = {"extra": "forbid", "coerce_numbers_to_str": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One Triton HTTP endpoint.
+
+    Attributes:
+        url: `http://host:port` or `https://host:port`, without a path.
+        weight: relative capacity; in-flight counts are divided by it when balancing.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    url: Annotated[str, Len(1, 300)]
+    weight: Annotated[float, Gt(0), Le(1000)] = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Active health check of every backend of a pool.
+
+    Attributes:
+        interval_s: time between two probes of one backend; 0 turns probing off.
+        timeout_s: a probe without an answer by then has failed.
+        healthy_after: consecutive successes that bring a backend back.
+        unhealthy_after: consecutive failures that take it out.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    interval_s: Annotated[float, Ge(0), Le(3600)] = 1.0
+    timeout_s: Annotated[float, Gt(0), Le(60)] = 1.0
+    healthy_after: Annotated[int, Ge(1), Le(100)] = 1
+    unhealthy_after: Annotated[int, Ge(1), Le(100)] = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ejection:
+    """Passive ejection after consecutive failures, as in Envoy's outlier detection.
+
+    Attributes:
+        consecutive: failures in a row that eject a backend; 0 turns ejection off.
+        base_s: ejection time, multiplied by the number of ejections so far, jittered by +-20 %.
+        max_s: upper bound of an ejection.
+        max_percent: never eject more than this share of a pool (but one is always allowed).
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    consecutive: Annotated[int, Ge(0), Le(1000)] = 5
+    base_s: Annotated[float, Gt(0), Le(3600)] = 30.0
+    max_s: Annotated[float, Gt(0), Le(86400)] = 300.0
+    max_percent: Annotated[float, Ge(0), Le(100)] = 50.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The backends that can serve a variant, and how they are used.
+
+    Attributes:
+        name: what variants refer to.
+        backends: at least one endpoint.
+        max_in_flight: leases per backend and worker; beyond it a backend is full.
+        max_idle: keep-alive connections kept per backend and worker.
+        connect_timeout_s: time to establish a connection.
+        idle_timeout_s: an idle keep-alive connection is closed after this.
+        panic_percent: with fewer available backends than this share, all are used.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: Annotated[str, Len(1, 100)]
+    backends: Annotated[tuple[Backend, ...], Len(1, 1000)]
+    max_in_flight: Annotated[int, Ge(1), Le(100_000)] = 1024
+    max_idle: Annotated[int, Ge(0), Le(10_000)] = 256
+    connect_timeout_s: Annotated[float, Gt(0), Le(60)] = 2.0
+    idle_timeout_s: Annotated[float, Gt(0), Le(3600)] = 30.0
+    panic_percent: Annotated[float, Ge(0), Le(100)] = 50.0
+    probe: Probe = field(default_factory=Probe)
+    ejection: Ejection = field(default_factory=Ejection)
