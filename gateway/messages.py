@@ -53,7 +53,8 @@ def frame(message: FromWorker | Publish) -> bytes:
 
 def decode_from_worker(body: bytes) -> FromWorker:
     """A worker's message; raises msgspec.ValidationError or DecodeError when it is none."""
-    return _from_worker.decode(body)
+    message: FromWorker = _from_worker.decode(body)
+    return message
 
 
 def decode_to_worker(body: bytes) -> Publish:

@@ -12,7 +12,7 @@ BUCKETS = 200
 def index(us: int) -> int:
     """The bucket of a duration in microseconds (negative durations count as zero)."""
     if us < 16:
-        return us if us > 0 else 0
+        return max(0, us)
     shift = us.bit_length() - 4
     found = (shift << 3) + (us >> shift)
     return found if found < BUCKETS else BUCKETS - 1

@@ -1,0 +1,94 @@
+"""How a worker process starts: what its supervisor hands it, and the few words they share in memory."""
+
+import mmap
+import os
+import struct
+from enum import IntEnum
+
+import msgspec
+
+from gateway.config import Config
+
+_SLOT = struct.Struct("=qqq")
+_SLOT_BYTES = 64
+
+
+class Boot(msgspec.Struct, kw_only=True):
+    """Everything a worker needs; handed over in a memory file whose descriptor it inherits.
+
+    Attributes:
+        worker: slot number, 0 to workers - 1.
+        incarnation: unique for each process that ever held the slot.
+        listen_fd: inherited listening socket, shared by all workers; the supervisor keeps it open.
+        slots_fd: inherited memory file of `Slots`.
+        control_path: the controller's Unix socket.
+        table_path: file with the last published RouteTable (msgpack), absent before the first.
+        config: settings of the process group.
+    """
+
+    worker: int
+    incarnation: str
+    listen_fd: int
+    slots_fd: int
+    control_path: str
+    table_path: str
+    config: Config
+
+    def to_fd(self) -> int:
+        """Writes the value into a new inheritable memory file and returns its descriptor."""
+        fd = os.memfd_create("sluice-boot", 0)
+        os.write(fd, msgspec.msgpack.encode(self))
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    @classmethod
+    def from_fd(cls, fd: int) -> "Boot":
+        """Reads the value that `to_fd` wrote and closes the descriptor."""
+        with os.fdopen(fd, "rb") as file:
+            return msgspec.msgpack.decode(file.read(), type=cls)
+
+
+class SlotState(IntEnum):
+    """Where a worker is in its life."""
+
+    EMPTY = 0
+    STARTING = 1
+    SERVING = 2
+    DRAINING = 3
+
+
+class Slots:
+    """One shared cache line per worker: open connections, state and last sign of life (monotonic nanoseconds).
+
+    Each worker writes only its own line; the supervisor clears the line of a worker that died. Eight-byte aligned
+    words make single reads and writes whole on every platform the gateway runs on.
+    """
+
+    def __init__(self, fd: int, workers: int) -> None:
+        self.workers = workers
+        self._map = mmap.mmap(fd, workers * _SLOT_BYTES)
+
+    @staticmethod
+    def create(workers: int) -> int:
+        """A new inheritable memory file for that many workers; returns its descriptor."""
+        fd = os.memfd_create("sluice-slots", 0)
+        os.ftruncate(fd, workers * _SLOT_BYTES)
+        return fd
+
+    def write(self, worker: int, connections: int, state: SlotState, alive_ns: int) -> None:
+        """Sets a worker's line."""
+        _SLOT.pack_into(self._map, worker * _SLOT_BYTES, connections, state, alive_ns)
+
+    def read(self, worker: int) -> tuple[int, SlotState, int]:
+        """A worker's open connections, state and last sign of life."""
+        connections, state, alive_ns = _SLOT.unpack_from(self._map, worker * _SLOT_BYTES)
+        return connections, SlotState(state), alive_ns
+
+    def fewest_connections(self) -> int:
+        """Open connections of the serving worker that has fewest; 0 when none serves."""
+        lines = (self.read(worker) for worker in range(self.workers))
+        return min((connections for connections, state, _ in lines if state is SlotState.SERVING), default=0)
+
+    def close(self) -> None:
+        """Unmaps the memory; the descriptors stay with their owners."""
+        self._map.close()
