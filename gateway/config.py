@@ -1,11 +1,15 @@
 """Contents of sluice.yaml: one process group's frozen settings. Units are in the names."""
 
+import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le, Len
 
 from gateway.core.pool import STRICT, Backend, Pool
+from gateway.core.route import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +121,50 @@ class Config:
     store: str = ""
     report_interval_s: Annotated[float, Ge(0.05), Le(60)] = 1.0
     log: Log = field(default_factory=Log)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def config_problems(config: Config) -> Iterator[Problem]:
+    """Contradictions between values of sluice.yaml that are each valid."""
+    if not is_loopback(config.admin.host) and not config.admin.token_file:
+        what = f"{config.admin.host!r} is reachable from other machines; set admin.token_file or use 127.0.0.1"
+        yield Problem(("admin", "host"), what)
+    if config.listen.port and config.listen.port == config.admin.port:
+        yield Problem(("admin", "port"), f"port {config.admin.port} is already the data plane's")
+    names: set[str] = set()
+    for i, pool in enumerate(config.pools):
+        if pool.name in names:
+            yield Problem(("pools", i, "name"), f"pool {pool.name!r} appears twice")
+        names.add(pool.name)
+        urls: set[str] = set()
+        for j, backend in enumerate(pool.backends):
+            where = ("pools", i, "backends", j, "url")
+            if fault := _url_fault(backend.url):
+                yield Problem(where, f"{backend.url!r} is not a backend's address: {fault}")
+            if backend.url in urls:
+                yield Problem(where, f"backend {backend.url} appears twice in pool {pool.name!r}")
+            urls.add(backend.url)
+
+
+def _url_fault(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return str(error)
+    if parts.scheme not in {"http", "https"}:
+        return "it must start with http:// or https://"
+    if not parts.hostname or port == 0:
+        return "it must name a host, as in http://127.0.0.1:8000"
+    if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        return "only scheme, host and port are allowed"
+    return ""
