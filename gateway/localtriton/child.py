@@ -1,0 +1,80 @@
+"""Child processes that do not outlive the program that started them."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_POLL_S = 0.02
+
+
+def spawn(
+    argv: Sequence[str | Path], *, output: BinaryIO | int, env: Mapping[str, str], death_signal: signal.Signals
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, tied to the calling thread's life.
+
+    The kernel sends `death_signal` to the child when the thread that called this ends, however it ends
+    (prctl(2), PR_SET_PDEATHSIG): call it from a thread that lives as long as the child is wanted.
+
+    Args:
+        argv: program and arguments.
+        output: where standard output and standard error go.
+        env: the child's whole environment.
+        death_signal: what the child gets when its parent dies.
+    """
+    parent = os.getpid()
+
+    def tie() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        # The parent may have died between fork and prctl: then no signal will ever come.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return subprocess.Popen(
+        [str(arg) for arg in argv],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=dict(env),
+        start_new_session=True,
+        preexec_fn=tie,  # noqa: PLW1509 - one prctl call on a library that is loaded already; nothing here takes a lock
+    )
+
+
+def _signal_group(pgid: int, number: int) -> bool:
+    """Signal every process of the group; False when none is left."""
+    try:
+        os.killpg(pgid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def end(process: subprocess.Popen[bytes], *, grace_s: float, kill_s: float = 5.0) -> bool:
+    """Ask the child to end, then kill what is left of its group; return whether it ended by itself.
+
+    Args:
+        process: a child started by `spawn`, so that its process id is its group's id.
+        grace_s: how long it may take after SIGTERM.
+        kill_s: how long the group may take to vanish after SIGKILL.
+    """
+    graceful = True
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            graceful = False
+    deadline = time.monotonic() + kill_s
+    while _signal_group(process.pid, signal.SIGKILL) and time.monotonic() < deadline:
+        process.poll()
+        time.sleep(_POLL_S)
+    process.wait(kill_s)
+    return graceful
