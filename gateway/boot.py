@@ -8,6 +8,7 @@ from enum import IntEnum
 import msgspec
 
 from gateway.config import Config
+from gateway.core.route import Routes
 
 _SLOT = struct.Struct("=qqq")
 _SLOT_BYTES = 64
@@ -36,16 +37,52 @@ class Boot(msgspec.Struct, kw_only=True):
 
     def to_fd(self) -> int:
         """Writes the value into a new inheritable memory file and returns its descriptor."""
-        fd = os.memfd_create("sluice-boot", 0)
-        os.write(fd, msgspec.msgpack.encode(self))
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
+        return _memory_file("sluice-boot", msgspec.msgpack.encode(self))
 
     @classmethod
     def from_fd(cls, fd: int) -> "Boot":
         """Reads the value that `to_fd` wrote and closes the descriptor."""
         with os.fdopen(fd, "rb") as file:
             return msgspec.msgpack.decode(file.read(), type=cls)
+
+
+class ControllerBoot(msgspec.Struct, kw_only=True):
+    """Everything the controller needs, handed over as `Boot` is.
+
+    Attributes:
+        admin_fd: inherited listening socket of the admin API.
+        control_fd: inherited listening Unix socket that the workers connect to.
+        slots_fd: inherited memory file of `Slots`.
+        ready_fd: inherited pipe; the controller writes one byte once it serves.
+        table_path: file it keeps the published RouteTable in.
+        routes: to be applied at start where they differ from the stored ones; None leaves those.
+    """
+
+    admin_fd: int
+    control_fd: int
+    slots_fd: int
+    ready_fd: int
+    table_path: str
+    config: Config
+    routes: Routes | None
+
+    def to_fd(self) -> int:
+        """Writes the value into a new inheritable memory file and returns its descriptor."""
+        return _memory_file("sluice-controller", msgspec.msgpack.encode(self))
+
+    @classmethod
+    def from_fd(cls, fd: int) -> "ControllerBoot":
+        """Reads the value that `to_fd` wrote and closes the descriptor."""
+        with os.fdopen(fd, "rb") as file:
+            return msgspec.msgpack.decode(file.read(), type=cls)
+
+
+def _memory_file(name: str, content: bytes) -> int:
+    fd = os.memfd_create(name, 0)
+    with os.fdopen(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 class SlotState(IntEnum):

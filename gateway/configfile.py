@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -50,7 +50,7 @@ def parse_json(body: bytes, kind: type[T], check: Check[T] = lambda _: ()) -> T:
 def validate(raw: object, kind: type[T], check: Check[T], prefix: Callable[[Where], str]) -> T:
     """Plain data to a frozen value of `kind`; `prefix` says where a path is. Raises ConfigError."""
     try:
-        value: T = _adapter(kind).validate_python(raw)
+        value = _adapter(kind).validate_python(raw)
     except ValidationError as error:
         found = [(tuple(e["loc"]), _explain(e, kind)) for e in error.errors(include_url=False, include_context=False)]
         raise ConfigError([prefix(_known(where, kind)) + what for where, what in found]) from error
@@ -105,8 +105,12 @@ def _parse(text: str, name: str, kind: type[T], check: Check[T]) -> T:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _cached_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return _cached_adapter(kind)
 
 
 def _default(field: dataclasses.Field[Any]) -> object:
