@@ -1,0 +1,34 @@
+"""Power of two choices: of two backends drawn at random, the one with fewer leases for its weight.
+
+Source: Mitzenmacher 2001; Envoy's least-request and Linkerd's P2C use the same rule.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+
+class Loaded(Protocol):
+    """What balancing needs to know of a backend."""
+
+    in_flight: int
+    weight: float
+
+
+T = TypeVar("T", bound=Loaded)
+
+
+def choose(backends: Sequence[T], random01: float) -> T | None:
+    """Picks one of the available backends; None when there is none.
+
+    Args:
+        backends: those that may take a request now.
+        random01: one uniform draw from [0, 1); both choices are made from it.
+    """
+    n = len(backends)
+    if n <= 1:
+        return backends[0] if n else None
+    spot = random01 * n
+    i = int(spot)
+    j = int((spot - i) * (n - 1))
+    a, b = backends[i], backends[j if j < i else j + 1]
+    return a if (a.in_flight + 1) / a.weight <= (b.in_flight + 1) / b.weight else b
