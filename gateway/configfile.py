@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -104,13 +103,13 @@ def _parse(text: str, name: str, kind: type[T], check: Check[T]) -> T:
     return validate(raw, kind, check, prefix)
 
 
-@cache
-def _cached_adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # one per kind of value; building one is slow
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return _cached_adapter(kind)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def _default(field: dataclasses.Field[Any]) -> object:
