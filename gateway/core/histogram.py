@@ -1,40 +1,41 @@
 """A latency histogram whose buckets are fixed for ever, so that counts add up over workers, nodes and time.
 
-Eight buckets per power of two (as in HdrHistogram): a bucket is at most 12.5 % wide. Values are microseconds;
-everything from 2^27 us (134 s) up falls into the last bucket.
+Upper bounds are the preferred numbers R20 (ISO 3) from 0.1 ms to 100 s: buckets are 12 % wide and the usual
+objectives (20 ms, 50 ms, 100 ms, 1 s) are bounds, so that "slower than" is an exact count. Bucket i holds
+bounds[i - 1] < value <= bounds[i]; a last bucket takes everything slower.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
-BUCKETS = 200
+_R20 = (100, 112, 125, 140, 160, 180, 200, 224, 250, 280, 315, 355, 400, 450, 500, 560, 630, 710, 800, 900)
+BOUNDS_US: tuple[int, ...] = (*(step * 10**decade for decade in range(6) for step in _R20), 100_000_000)
+BUCKETS = len(BOUNDS_US) + 1
 
 
-def index(us: int) -> int:
-    """The bucket of a duration in microseconds (negative durations count as zero)."""
-    if us < 16:
-        return max(0, us)
-    shift = us.bit_length() - 4
-    found = (shift << 3) + (us >> shift)
-    return found if found < BUCKETS else BUCKETS - 1
+def index(us: float) -> int:
+    """The bucket of a duration in microseconds."""
+    return bisect_left(BOUNDS_US, us)
 
 
-def upper_us(bucket: int) -> int:
-    """Exclusive upper bound of a bucket in microseconds."""
-    if bucket < 16:
-        return bucket + 1
-    shift = (bucket >> 3) - 1
-    return ((bucket & 7) + 9) << shift
+def upper_us(bucket: int) -> float:
+    """Inclusive upper bound of a bucket in microseconds; infinity for the last one."""
+    return BOUNDS_US[bucket] if bucket < len(BOUNDS_US) else float("inf")
 
 
 def quantile_us(counts: Sequence[int], q: float) -> float:
-    """The q-quantile in microseconds, interpolated inside its bucket; nan without a count."""
+    """The q-quantile in microseconds, interpolated inside its bucket; nan without a count.
+
+    A quantile in the last bucket is reported as that bucket's lower bound.
+    """
     total = sum(counts)
     if not total:
         return float("nan")
     rank, below = q * total, 0
     for bucket, count in enumerate(counts):
         if count and below + count >= rank:
-            low = upper_us(bucket - 1) if bucket else 0
-            return low + (upper_us(bucket) - low) * max(rank - below, 0.0) / count
+            low = BOUNDS_US[bucket - 1] if bucket else 0
+            high = BOUNDS_US[bucket] if bucket < len(BOUNDS_US) else low
+            return low + (high - low) * max(rank - below, 0.0) / count
         below += count
-    return float(upper_us(len(counts) - 1))
+    raise AssertionError("the ranks of all buckets sum to the total")

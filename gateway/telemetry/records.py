@@ -27,6 +27,9 @@ class VariantCounts(msgspec.Struct, kw_only=True):
     """One variant of one route in one epoch.
 
     Attributes:
+        pinned: requests whose variant was not drawn by the split (version, header, rule, running sequence); they are
+            no evidence, because nobody drew them at random.
+        assigned: requests given to the variant, before admission.
         outcomes: requests by `Outcome`.
         latency: answered requests by latency bucket (core.histogram), first byte in to response head out.
         latency_us: sum of those latencies.
@@ -40,6 +43,8 @@ class VariantCounts(msgspec.Struct, kw_only=True):
     route: str
     variant: str
     epoch: int
+    pinned: bool = False
+    assigned: int = 0
     outcomes: list[int] = msgspec.field(default_factory=lambda: [0] * len(Outcome))
     latency: list[int] = msgspec.field(default_factory=lambda: [0] * BUCKETS)
     latency_us: int = 0

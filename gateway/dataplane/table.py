@@ -1,0 +1,193 @@
+"""The published table as a worker uses it: everything that can be computed once per generation is."""
+
+from random import random
+
+from gateway import errors
+from gateway.core.route import Route, RouteTable, Shadow, Variant
+from gateway.core.split import pick, sticky_point, thresholds
+from gateway.dataplane.pool import PoolRuntime, Pools
+from gateway.errors import Fault
+from gateway.http.head import RequestHead
+from gateway.telemetry.records import ShadowCounts, VariantCounts
+
+
+class RouteState:
+    """What outlives a generation of a route: its requests in flight."""
+
+    __slots__ = ("in_flight",)
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+
+
+class VariantRuntime:
+    """A variant with its pool, its counters and the bytes that never change.
+
+    Attributes:
+        path: `/v2/models/M` or `/v2/models/M/versions/V`.
+        stamp: response fields that say who answered.
+        sequences: whether its model keeps state over requests; None until its configuration is known.
+        sequence_idle_s: after that long without a request Triton forgets a sequence.
+    """
+
+    __slots__ = ("config", "counts", "path", "pinned_counts", "pool", "sequence_idle_s", "sequences", "stamp")
+
+    def __init__(self, route: Route, config: Variant, pool: PoolRuntime, counters: "Counters") -> None:
+        self.config = config
+        self.pool = pool
+        self.counts = counters.variant(route, config.name, False)
+        self.pinned_counts = counters.variant(route, config.name, True)
+        self.path = f"/v2/models/{config.model}{f'/versions/{config.version}' if config.version else ''}".encode()
+        self.stamp = f"x-sluice-route: {route.name}\r\nx-sluice-variant: {config.name}\r\n".encode()
+        self.sequences: bool | None = None
+        self.sequence_idle_s = 1.0
+
+
+class ShadowRuntime:
+    """A shadow with its own pool, so that nothing of it is shared with the primary."""
+
+    __slots__ = ("chance", "config", "counts", "in_flight", "variant")
+
+    def __init__(self, config: Shadow, variant: VariantRuntime, counts: ShadowCounts) -> None:
+        self.config = config
+        self.variant = variant
+        self.counts = counts
+        self.chance = config.sample / 100
+        self.in_flight = 0
+
+
+class RouteRuntime:
+    """A route ready to serve."""
+
+    __slots__ = (
+        "_bounds",
+        "_matches",
+        "_salt",
+        "_sticky",
+        "_variant_header",
+        "by_name",
+        "config",
+        "max_in_flight",
+        "name",
+        "primary",
+        "shadows",
+        "state",
+        "timeout_s",
+        "variants",
+    )
+
+    def __init__(
+        self, config: Route, variants: list[VariantRuntime], shadows: list[ShadowRuntime], state: RouteState
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self.state = state
+        self.variants = variants
+        self.shadows = shadows
+        self.by_name = {variant.config.name: variant for variant in variants}
+        self.primary = self.by_name[config.primary.name]
+        self.max_in_flight = config.max_in_flight
+        self.timeout_s = config.timeout_s
+        self._bounds = thresholds([variant.config.weight for variant in variants])
+        self._salt = (config.salt or config.name).encode()
+        self._sticky = config.sticky_header.lower().encode()
+        self._variant_header = config.variant_header.lower().encode()
+        self._matches = [
+            (match.header.lower().encode(), match.value.encode(), self.by_name[match.variant])
+            for match in config.matches
+        ]
+
+    def fixed_variant(self, head: RequestHead, version: str) -> VariantRuntime | Fault | None:
+        """The variant that the head alone decides: by version, header, rule or sticky key; None means by chance."""
+        if version:
+            found = next((v for v in self.variants if v.config.version == version), None)
+            return found or errors.UNKNOWN_VERSION.but(
+                f"Request for unknown model: '{self.name}' version {version} is not found"
+            )
+        fields = head.fields
+        if self._variant_header and (asked := fields.get(self._variant_header)) is not None:
+            name = asked.decode("latin-1")
+            return self.by_name.get(name) or errors.UNKNOWN_VARIANT.but(
+                f"route '{self.name}' has no variant '{name}' (known: {', '.join(self.by_name)})"
+            )
+        for header, value, variant in self._matches:
+            if fields.get(header) == value:
+                return variant
+        if self._sticky and (key := fields.get(self._sticky)):
+            return self.variants[pick(self._bounds, sticky_point(key, self._salt))]
+        if len(self._bounds) == 1:
+            return self.variants[self._bounds[0][1]]
+        return None
+
+    def drawn(self, head: RequestHead, version: str) -> bool:
+        """Whether the split decides for this head (by chance or by sticky key), rather than the client or a rule."""
+        fields = head.fields
+        return not (
+            version
+            or (self._variant_header and self._variant_header in fields)
+            or any(fields.get(header) == value for header, value, _ in self._matches)
+        )
+
+    def random_variant(self) -> VariantRuntime:
+        """One variant drawn by weight."""
+        point = random()
+        for bound, i in self._bounds:
+            if point < bound:
+                return self.variants[i]
+        raise AssertionError("the last bound is above one")
+
+
+class Counters:
+    """All counters of a worker by identity, so that a generation change loses none."""
+
+    def __init__(self) -> None:
+        self.variants: dict[tuple[str, str, int, bool], VariantCounts] = {}
+        self.shadows: dict[tuple[str, str, int], ShadowCounts] = {}
+        self.faults: dict[tuple[str, str], int] = {}
+
+    def variant(self, route: Route, name: str, pinned: bool) -> VariantCounts:
+        """The counters of one variant in the route's present epoch."""
+        key = (route.name, name, route.epoch, pinned)
+        if key not in self.variants:
+            self.variants[key] = VariantCounts(route=route.name, variant=name, epoch=route.epoch, pinned=pinned)
+        return self.variants[key]
+
+    def shadow(self, route: Route, name: str) -> ShadowCounts:
+        """The counters of one shadow in the route's present epoch."""
+        key = (route.name, name, route.epoch)
+        return self.shadows.setdefault(key, ShadowCounts(route=key[0], variant=key[1], epoch=key[2]))
+
+
+class Table:
+    """A generation in service."""
+
+    def __init__(
+        self,
+        published: RouteTable,
+        pools: Pools,
+        shadow_pools: Pools,
+        counters: Counters,
+        states: dict[str, RouteState],
+    ) -> None:
+        self.generation = published.generation
+        self.routes: dict[str, RouteRuntime] = {}
+        mirrored = {
+            variant.pool
+            for route in published.routes
+            for shadow in route.shadows
+            if (variant := route.variant(shadow.variant)) is not None
+        }
+        pools.update(published.pools)
+        shadow_pools.update(tuple(pool for pool in published.pools if pool.name in mirrored))
+        for route in published.routes:
+            variants = [
+                VariantRuntime(route, variant, pools.by_name[variant.pool], counters) for variant in route.variants
+            ]
+            shadows = []
+            for shadow in route.shadows:
+                target = route.variant(shadow.variant)
+                assert target is not None
+                runtime = VariantRuntime(route, target, shadow_pools.by_name[target.pool], counters)
+                shadows.append(ShadowRuntime(shadow, runtime, counters.shadow(route, target.name)))
+            state = states.setdefault(route.name, RouteState())
+            self.routes[route.name] = RouteRuntime(route, variants, shadows, state)
