@@ -1,9 +1,16 @@
-"""The directory of backends that Triton is started with: the wheel's Python backend, and ours named `onnxruntime`."""
+"""What Triton is started with: its backends, and a Python home for the processes in which models run.
+
+Both are kept in a cache directory under a name that has a hash of their content; they appear by a rename, so concurrent
+starts and killed ones do no harm.
+"""
 
 import hashlib
 import os
 import shutil
+import sys
+import sysconfig
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.localtriton.wheel import Wheel, python_version
@@ -25,27 +32,66 @@ def cache_root() -> Path:
 
 
 def assemble(wheel: Wheel, root: Path | None = None) -> Path:
-    """Return a directory with the backends `python` and `onnxruntime`, building it once per content.
+    """Return a directory with the backends `python` and `onnxruntime`.
 
-    Files are copied: Triton refuses a backend library that a symbolic link leads out of its directory. The directory's
-    name has a hash of what goes in, and it appears by a rename, so concurrent starts and killed ones do no harm.
+    Files are copied: Triton refuses a backend library that a symbolic link leads out of its directory.
+
+    Args:
+        wheel: where to take Triton's own files from.
+        root: where to keep the directory; the cache by default.
 
     Raises:
         OSError: no place to write to.
     """
+
+    def fill(directory: Path) -> None:
+        shutil.copytree(wheel.python_backend, directory / "python", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy2(wheel.stub, directory / "python")
+        (directory / "onnxruntime").mkdir()
+        shutil.copy2(SHIM, directory / "onnxruntime" / "model.py")
+
+    content = f"{wheel.version} {python_version()} {wheel.stub.stat().st_size} {SHIM.read_text()}"
+    return _keep("backends", content, fill, root)
+
+
+def python_home(packages: Path | None, root: Path | None = None) -> Path:
+    """Return a virtual environment that sees `packages` first and then the running environment's packages.
+
+    The stub ignores PYTHONPATH; it takes the environment of the first `python3` on PATH.
+
+    Args:
+        packages: directory of packages that go before all others, if any.
+        root: where to keep the environment; the cache by default.
+
+    Raises:
+        OSError: no place to write to.
+    """
+    base = Path(sys._base_executable)  # type: ignore[attr-defined]  # as the standard library's venv does
+    paths = sysconfig.get_paths()
+    lines = [str(packages)] if packages else []
+    lines += dict.fromkeys([paths["purelib"], paths["platlib"]])
+
+    def fill(directory: Path) -> None:
+        site = directory / "lib" / f"python{python_version()}" / "site-packages"
+        site.mkdir(parents=True)
+        (site / "sluice.pth").write_text("\n".join(lines) + "\n")
+        (directory / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+        (directory / "bin").mkdir()
+        for name in ("python", "python3"):
+            (directory / "bin" / name).symlink_to(base)
+
+    return _keep("home", " ".join([str(base), *lines]), fill, root)
+
+
+def _keep(kind: str, content: str, fill: Callable[[Path], None], root: Path | None) -> Path:
     root = cache_root() if root is None else root
-    digest = hashlib.sha256(SHIM.read_bytes())
-    digest.update(f"{wheel.version} {python_version()} {wheel.stub.stat().st_size}".encode())
-    target = root / f"backends-{wheel.version}-py{python_version()}-{digest.hexdigest()[:12]}"
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    target = root / f"{kind}-{digest[:16]}"
     if target.is_dir():
         return target
-    staging = Path(tempfile.mkdtemp(prefix=".backends-", dir=root))
+    staging = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=root))
     try:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(wheel.python_backend, staging / "python", ignore=ignored)
-        shutil.copy2(wheel.stub, staging / "python")
-        (staging / "onnxruntime").mkdir()
-        shutil.copy2(SHIM, staging / "onnxruntime" / "model.py")
+        fill(staging)
         staging.chmod(0o755)
         staging.rename(target)
     except OSError:

@@ -1,6 +1,8 @@
 """Where the files of a real Triton lie: inside the `nvidia-pytriton` wheel, and the shared libpython of its stub.
 
-Only the wheel's files are used, never its Python package, whose pins (numpy < 2) do not fit ours.
+Only the wheel's files are used, never its Python package, whose dependencies do not fit ours. One of them does matter:
+the stub was compiled against numpy 1 and reads numpy 2's arrays wrongly (every element comes out as the first one, and
+outputs have no bytes), so a numpy 1 of its own is kept beside the environment.
 """
 
 import ctypes
@@ -13,6 +15,7 @@ from pathlib import Path
 from gateway.errors import ResourceError
 
 DISTRIBUTION = "nvidia-pytriton"
+STUB_NUMPY = "numpy==1.26.4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,26 @@ def locate(distribution: str = DISTRIBUTION) -> Wheel:
             f"{distribution} {wheel.version} serves Python {known}, not {python_version()}: use one of these versions"
         )
     return wheel
+
+
+def stub_packages(prefix: Path | None = None) -> Path | None:
+    """Directory with the numpy 1 that the stub needs, or None when the environment's own numpy is one.
+
+    Args:
+        prefix: the Python environment to look in; the running one by default.
+
+    Raises:
+        ResourceError: there is none; says how to install it.
+    """
+    if int(metadata.version("numpy").split(".", 1)[0]) < 2:
+        return None
+    directory = (Path(sys.prefix) if prefix is None else prefix) / "share" / "sluice" / "triton-python"
+    if not (directory / "numpy" / "__init__.py").is_file():
+        raise ResourceError(
+            "Triton's Python backend needs a numpy 1 beside the installed numpy 2; run: "
+            f"{sys.executable} -m pip install --no-deps --target {directory} {STUB_NUMPY}"
+        )
+    return directory
 
 
 def libpython_directory(name: str | None = None) -> Path | None:
