@@ -120,12 +120,12 @@ class Store:
             query = query.where(schema.generations.c.number < before)
         return self._read(lambda c: [_generation(row) for row in c.execute(query).mappings()])
 
-    def add(self, change: Change, routes: tuple[Route, ...], pools: tuple[Pool, ...]) -> Generation:
-        """Appends a generation and its audit entry in one transaction."""
+    def add(self, change: Change, routes: tuple[Route, ...], pools: tuple[Pool, ...], above: int = 0) -> Generation:
+        """Appends a generation, numbered above `above`, and its audit entry in one transaction."""
 
         def write(connection: Connection) -> Generation:
             table = schema.generations
-            last = connection.execute(select(func.max(table.c.number))).scalar() or 0
+            last = max(connection.execute(select(func.max(table.c.number))).scalar() or 0, above)
             row = {
                 "number": last + 1,
                 "created": change.at,

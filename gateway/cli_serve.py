@@ -1,0 +1,85 @@
+"""`sluice serve`: settings from a file and from options, then the supervisor."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from gateway.cli_output import Output, OutputOption
+from gateway.config import Admin, Config, Listen, config_problems
+from gateway.configfile import dotted, load_config, load_routes
+from gateway.core.pool import Backend, Pool
+from gateway.errors import ConfigError
+from gateway.supervisor.supervisor import Ready, Supervisor
+from gateway.telemetry import logs
+
+_DEFAULT_CONFIG = Path("sluice.yaml")
+
+
+def serve(
+    *,
+    config: Annotated[Path | None, typer.Option(help="Settings; sluice.yaml where that exists.")] = None,
+    routes: Annotated[Path | None, typer.Option(help="Routes to apply at start, where they differ.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Data-plane processes.")] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The data plane's address.")] = None,
+    admin: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The admin API's address.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Directory of the store.")] = None,
+    pool: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A Triton of the pool `default`; may be repeated.")
+    ] = None,
+    degraded: Annotated[
+        bool, typer.Option(help="Serve the last published routes even if the store cannot be opened.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check settings and routes, start nothing.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Run the gateway: a supervisor, a controller and the workers."""
+    settings = _settings(config)
+    settings = replace(
+        settings,
+        listen=_address(listen, "--listen", settings.listen) if listen else settings.listen,
+        admin=_admin(admin, settings.admin) if admin else settings.admin,
+        workers=workers or settings.workers,
+        state_dir=str(state_dir) if state_dir else settings.state_dir,
+        pools=(_pool(pool),) if pool else settings.pools,
+    )
+    if wrong := [f"{dotted(problem.where)}: {problem.what}" for problem in config_problems(settings)]:
+        raise ConfigError(wrong)
+    wanted = load_routes(routes, settings.pools) if routes else None
+    if dry_run:
+        typer.echo("settings and routes are valid")
+        return
+    logs.configure(settings.log, process="supervisor")
+
+    def announce(ready: Ready) -> None:
+        if output is Output.JSON:
+            typer.echo(msgspec.json.encode(ready).decode())
+        else:
+            typer.echo(f"data plane  {ready.data_url}  ({ready.workers} workers)\nadmin API   {ready.admin_url}")
+
+    raise typer.Exit(Supervisor(settings, routes=wanted, degraded=degraded, on_ready=announce).run())
+
+
+def _settings(path: Path | None) -> Config:
+    if path is not None:
+        return load_config(path)
+    return load_config(_DEFAULT_CONFIG) if _DEFAULT_CONFIG.exists() else Config()
+
+
+def _address(text: str, option: str, default: Listen | Admin) -> Listen:
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535) or (not colon and "." in text):
+        raise ConfigError([f"{option} {text!r}: must be HOST:PORT or PORT, as in 127.0.0.1:8080"])
+    return Listen(host=host or default.host, port=int(port))
+
+
+def _admin(text: str, default: Admin) -> Admin:
+    address = _address(text, "--admin", default)
+    return replace(default, host=address.host, port=address.port)
+
+
+def _pool(urls: list[str]) -> Pool:
+    return Pool(name="default", backends=tuple(Backend(url=url) for url in urls))

@@ -1,0 +1,195 @@
+"""Every metric family of Sluice. Labels come from configuration and fixed sets, never from clients."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.core.histogram import index, upper_us
+from gateway.core.route import Route
+from gateway.telemetry.ledger import Totals
+from gateway.telemetry.records import Outcome, WorkerReport
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Half octaves from 0.5 ms to 134 s. Each bound is the upper edge of a recorded bucket, so counts are exact.
+BOUNDS_US = tuple(half << (k - 1) for k in range(9, 27) for half in (2, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the controller knows at the moment of a scrape.
+
+    Attributes:
+        generation: of the published table.
+        routes: of the published table.
+        totals: sums over workers.
+        live: last report of each connected worker.
+        configured_workers: how many there should be.
+        incarnations: processes each slot has had so far.
+        version: of Sluice.
+    """
+
+    generation: int
+    routes: tuple[Route, ...]
+    totals: Totals
+    live: Sequence[WorkerReport]
+    configured_workers: int
+    incarnations: dict[int, int]
+    version: str
+
+
+def render(snapshot: Snapshot, more: Iterable[Metric] = ()) -> bytes:
+    """The text exposition of a snapshot."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(lambda: _families(snapshot, more)))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
+def _families(snapshot: Snapshot, more: Iterable[Metric]) -> Iterator[Metric]:
+    yield from _requests(snapshot.totals)
+    yield from _shadows(snapshot.totals)
+    yield from _backends(snapshot)
+    yield from _routes(snapshot)
+    yield from _workers(snapshot)
+    yield from more
+
+
+def _requests(totals: Totals) -> Iterator[Metric]:
+    by_variant = ["route", "variant"]
+    requests = CounterMetricFamily("sluice_requests", "Inferences by how they ended.", labels=[*by_variant, "outcome"])
+    codes = CounterMetricFamily("sluice_responses", "Answers by HTTP status.", labels=[*by_variant, "code"])
+    duration = HistogramMetricFamily(
+        "sluice_request_duration_seconds", "First byte in to response head out.", labels=by_variant
+    )
+    upstream = CounterMetricFamily("sluice_upstream_seconds", "Time spent waiting for Triton.", labels=by_variant)
+    received = CounterMetricFamily("sluice_request_bytes", "Request bodies received.", labels=by_variant)
+    sent = CounterMetricFamily("sluice_response_bytes", "Response bodies sent.", labels=by_variant)
+    for key, row in totals.variants.items():
+        for outcome in Outcome:
+            requests.add_metric([*key, outcome.name.lower()], row.outcomes[outcome])
+        for status, count in sorted(row.statuses.items()):
+            codes.add_metric([*key, str(status)], count)
+        duration.add_metric(key, *_histogram(row.latency, row.latency_us))
+        upstream.add_metric(key, row.upstream_us / 1e6)
+        received.add_metric(key, row.request_bytes)
+        sent.add_metric(key, row.response_bytes)
+    faults = CounterMetricFamily("sluice_faults", "Answers made by the gateway itself.", labels=["route", "code"])
+    for fault, count in totals.faults.items():
+        faults.add_metric(fault, count)
+    retries = CounterMetricFamily("sluice_retries", "Further attempts after a failed one.", value=totals.retries)
+    accepted = CounterMetricFamily("sluice_connections_accepted", "Client connections.", value=totals.accepted)
+    yield from (requests, codes, duration, upstream, received, sent, faults, retries, accepted)
+
+
+def _shadows(totals: Totals) -> Iterator[Metric]:
+    labels = ["route", "variant"]
+    copies = CounterMetricFamily("sluice_shadow_requests", "Copies by how they ended.", labels=[*labels, "outcome"])
+    dropped = CounterMetricFamily("sluice_shadow_dropped", "Copies never sent, by reason.", labels=[*labels, "reason"])
+    duration = HistogramMetricFamily("sluice_shadow_duration_seconds", "Duration of copies.", labels=labels)
+    compared = CounterMetricFamily("sluice_shadow_compared", "Copies whose answer was compared.", labels=labels)
+    disagreed = CounterMetricFamily("sluice_shadow_disagreed", "Compared copies that differed.", labels=labels)
+    for key, row in totals.shadows.items():
+        for outcome, count in (("ok", row.ok), ("error", row.errors), ("timeout", row.timeouts)):
+            copies.add_metric([*key, outcome], count)
+        for reason, count in sorted(row.dropped.items()):
+            dropped.add_metric([*key, reason], count)
+        duration.add_metric(key, *_histogram(row.latency, None))
+        compared.add_metric(key, row.compared)
+        disagreed.add_metric(key, row.disagreed)
+    yield from (copies, dropped, duration, compared, disagreed)
+
+
+def _backends(snapshot: Snapshot) -> Iterator[Metric]:
+    labels = ["pool", "backend"]
+    counters = {
+        "requests": CounterMetricFamily("sluice_backend_requests", "Requests sent to a backend.", labels=labels),
+        "failures": CounterMetricFamily("sluice_backend_failures", "Requests that failed there.", labels=labels),
+        "connects": CounterMetricFamily("sluice_backend_connects", "Connections opened.", labels=labels),
+        "connect_failures": CounterMetricFamily(
+            "sluice_backend_connect_failures", "Connections that could not be opened.", labels=labels
+        ),
+        "ejections": CounterMetricFamily("sluice_backend_ejections", "Times a worker took it out.", labels=labels),
+    }
+    for key, row in snapshot.totals.backends.items():
+        for name, family in counters.items():
+            family.add_metric(key, row[name])
+    yield from counters.values()
+    in_flight = GaugeMetricFamily("sluice_backend_in_flight", "Leases under way.", labels=labels)
+    idle = GaugeMetricFamily("sluice_backend_idle_connections", "Kept connections.", labels=labels)
+    states = GaugeMetricFamily("sluice_backend_workers", "Workers by the state they see.", labels=[*labels, "state"])
+    seen: Counter[tuple[str, str, str]] = Counter()
+    load: Counter[tuple[str, str]] = Counter()
+    kept: Counter[tuple[str, str]] = Counter()
+    for report in snapshot.live:
+        for status in report.backends:
+            key = status.pool, status.url
+            seen[(*key, status.state)] += 1
+            load[key] += status.in_flight
+            kept[key] += status.idle
+    for key in load:
+        in_flight.add_metric(key, load[key])
+        idle.add_metric(key, kept[key])
+    for state, count in seen.items():
+        states.add_metric(state, count)
+    yield from (in_flight, idle, states)
+
+
+def _routes(snapshot: Snapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily("sluice_generation", "Generation of the published table.", value=snapshot.generation)
+    labels = ["route", "variant", "model", "model_version"]
+    weights = GaugeMetricFamily("sluice_route_weight_ratio", "Share of a route's traffic, 0 to 1.", labels=labels)
+    for route in snapshot.routes:
+        for variant in route.variants:
+            weights.add_metric([route.name, variant.name, variant.model, variant.version], variant.weight / 100)
+    yield weights
+
+
+def _workers(snapshot: Snapshot) -> Iterator[Metric]:
+    up = GaugeMetricFamily("sluice_worker_up", "1 while the worker is connected.", labels=["worker"])
+    starts = CounterMetricFamily("sluice_worker_starts", "Processes this slot has had.", labels=["worker"])
+    connected = {report.worker for report in snapshot.live}
+    for slot in range(snapshot.configured_workers):
+        up.add_metric([str(slot)], float(slot in connected))
+        starts.add_metric([str(slot)], snapshot.incarnations.get(slot, 0))
+    yield from (up, starts)
+    gauges: tuple[tuple[str, str, Callable[[WorkerReport], float]], ...] = (
+        ("sluice_worker_generation", "Generation the worker serves.", lambda r: r.generation),
+        ("sluice_worker_connections", "Open client connections.", lambda r: r.connections),
+        ("sluice_worker_in_flight", "Requests under way.", lambda r: r.in_flight),
+        ("sluice_worker_buffered_bytes", "Bodies held in memory.", lambda r: r.buffered_bytes),
+        ("sluice_worker_resident_memory_bytes", "Resident memory.", lambda r: r.rss_bytes),
+        ("sluice_worker_uptime_seconds", "Time since the worker started.", lambda r: r.uptime_s),
+        ("sluice_worker_draining", "1 while the worker drains.", lambda r: float(r.draining)),
+    )
+    for name, text, value in gauges:
+        family = GaugeMetricFamily(name, text, labels=["worker"])
+        for report in snapshot.live:
+            family.add_metric([str(report.worker)], value(report))
+        yield family
+    info = GaugeMetricFamily("sluice_build_info", "Always 1.", labels=["version"])
+    info.add_metric([snapshot.version], 1)
+    yield info
+
+
+def _histogram(counts: Sequence[int], sum_us: int | None) -> tuple[list[tuple[str, float]], float]:
+    """Cumulative buckets and the sum in seconds; without a recorded sum, each count stands for its upper edge."""
+    running = [0, *accumulate(counts)]
+    buckets = [(repr(edge / 1e6), float(running[index(edge)])) for edge in BOUNDS_US]
+    at_most_us = sum(count * upper_us(bucket) for bucket, count in enumerate(counts) if count)
+    return [*buckets, ("+Inf", float(running[-1]))], (at_most_us if sum_us is None else sum_us) / 1e6
