@@ -1,0 +1,59 @@
+"""How the commands speak: rich on a terminal, JSON for programs, one line for errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from export.errors import EXIT_INTERRUPTED, EXIT_USAGE, ExportError, StepError
+
+out = Console()
+err = Console(stderr=True)
+
+
+class Format(str, Enum):  # noqa: UP042  (typer shows str enums as choices)
+    """What `-o` takes."""
+
+    table = "table"
+    json = "json"
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """One clear line and the documented exit code instead of a traceback."""
+    try:
+        yield
+    except StepError as error:
+        err.print(f"[red]refused at {error.step.label}[/]: ", end="")
+        err.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(error.exit_code) from None
+    except ExportError as error:
+        _say(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        _say(f"--{'.'.join(str(part) for part in first['loc']).replace('_', '-')}: {first['msg']}")
+        raise typer.Exit(EXIT_USAGE) from None
+    except OSError as error:
+        _say(f"{error.filename or 'the file system'}: {error.strerror or error}")
+        raise typer.Exit(ExportError.exit_code) from None
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was published")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def print_json(value: Any) -> None:
+    """To stdout, for programs."""
+    typer.echo(json.dumps(value, indent=1, default=str))
+
+
+def _say(message: str) -> None:
+    err.print("[red]error[/]: ", end="")
+    err.print(message, markup=False, highlight=False)

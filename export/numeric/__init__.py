@@ -1,0 +1,1 @@
+"""Comparing the final bytes with eager PyTorch."""

@@ -1,0 +1,1 @@
+"""Writing into a model repository without anybody ever seeing a half."""
