@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 
-from gateway.errors import ExitCode, SluiceError
+from gateway.cli_output import Output, OutputOption
+from gateway.errors import ExitCode
 from gateway.localtriton import logs
 from gateway.localtriton.errors import TritonDiedError
 from gateway.localtriton.server import LocalTriton
@@ -23,13 +25,6 @@ class ModelControl(StrEnum):
 
     EXPLICIT = "explicit"
     NONE = "none"
-
-
-class Output(StrEnum):
-    """How a command prints."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def triton(
@@ -48,15 +43,14 @@ def triton(
     ] = None,
     ready_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until it must be ready.")] = 120.0,
     exit_timeout: Annotated[float, typer.Option(min=0, help="Seconds for requests in flight on stop.")] = 10.0,
-    output: Annotated[Output, typer.Option("-o", "--output", help="json: one line once it is ready.")] = Output.TEXT,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Serve a model repository with a real Triton until SIGTERM or Ctrl-C.
 
-    Needs the package nvidia-pytriton (installed without its dependencies), whose files it runs; models of the
+    Prints its addresses once it is ready; as JSON, in one line. Needs the package nvidia-pytriton (installed without its dependencies), whose files it runs; models of the
     onnxruntime backend are run by ONNX Runtime from PyPI. Exit codes: 0 stopped on request; 1 Triton died; 2 wrong
     usage; 3 no such repository; 4 a port, the wheel or libpython is missing; 6 not ready in time.
     """
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -76,12 +70,9 @@ def triton(
         if server.start(stopping):
             _announce(server, output)
             _watch(server, stopping)
-    except SluiceError as error:
-        errors.print(f"sluice triton: {error}", markup=False, style="red")
-        raise typer.Exit(int(error.exit_code)) from None
     finally:
         if not server.stop():
-            errors.print(f"Triton did not end within {exit_timeout:g} s and was killed", markup=False, style="yellow")
+            typer.echo(f"Triton did not end within {exit_timeout:g} s and was killed", err=True)
     raise typer.Exit(int(ExitCode.OK))
 
 
@@ -94,7 +85,10 @@ def _announce(server: LocalTriton, output: Output) -> None:
         "log": str(server.log_file),
     }
     if output is Output.JSON:
-        print(json.dumps(facts), flush=True)
+        typer.echo(json.dumps(facts))
+        return
+    if output is Output.YAML:
+        typer.echo(yaml.safe_dump(facts, sort_keys=False), nl=False)
         return
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"Triton is ready, serving {server.repository}", markup=False)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "gateway.core": {"gateway.errors"},
     "gateway.http": {"gateway.errors", "gateway.config", "gateway.core.pool"},
-    "gateway.localtriton": {"gateway.errors"},
+    "gateway.localtriton": {"gateway.errors", "gateway.cli_output"},
     "gateway.errors": set(),
 }
 # Decisions take time, chance and I/O as arguments, so these have no business in the core.

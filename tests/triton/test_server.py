@@ -20,7 +20,7 @@ from gateway.localtriton.server import LocalTriton
 from tests.conftest import StartTriton
 from tests.triton import zoo
 
-COMMAND = [sys.executable, "-c", "import typer; from gateway.localtriton.cli import triton; typer.run(triton)"]
+COMMAND = [sys.executable, "-c", "from gateway.cli import main; main()", "triton"]
 FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 
 
