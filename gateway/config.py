@@ -35,13 +35,13 @@ class Limits:
         max_connections: client connections; beyond it new ones wait in the listen backlog.
         max_in_flight: requests under way (503 beyond).
         max_buffered_bytes: bodies held for retries, mirrors and sequences, all requests together (503 beyond).
-        max_held_bytes: body of one request that may be held; a larger one streams and gives up its retry and shadow.
+        max_held_bytes: body of one request that may be held; a larger one streams and gives up its retry.
         stream_above_bytes: larger bodies are forwarded as they arrive.
-        max_pipelined: requests accepted on a connection before the first is answered.
         head_timeout_s: time from a request's first byte to its last header (408 beyond).
         body_timeout_s: longest pause while a body arrives (408 beyond).
         idle_timeout_s: a keep-alive connection without a request is closed after this.
         write_timeout_s: a client that takes nothing of its response for so long is cut off.
+        linger_s: how long a slot stays taken for a backend that still works for a client that is gone.
         drain_s: grace for requests in flight when the process is told to stop.
     """
 
@@ -55,13 +55,13 @@ class Limits:
     max_connections: Annotated[int, Ge(1), Le(1_000_000)] = 20_000
     max_in_flight: Annotated[int, Ge(1), Le(1_000_000)] = 8192
     max_buffered_bytes: Annotated[int, Ge(0), Le(1 << 40)] = 256 << 20
-    max_held_bytes: Annotated[int, Ge(0), Le(1 << 34)] = 4 << 20
+    max_held_bytes: Annotated[int, Ge(0), Le(1 << 34)] = 256 << 10
     stream_above_bytes: Annotated[int, Ge(0), Le(1 << 30)] = 64 << 10
-    max_pipelined: Annotated[int, Ge(1), Le(1000)] = 16
     head_timeout_s: Annotated[float, Gt(0), Le(3600)] = 10.0
     body_timeout_s: Annotated[float, Gt(0), Le(3600)] = 30.0
     idle_timeout_s: Annotated[float, Gt(0), Le(86_400)] = 60.0
     write_timeout_s: Annotated[float, Gt(0), Le(3600)] = 60.0
+    linger_s: Annotated[float, Ge(0), Le(3600)] = 30.0
     drain_s: Annotated[float, Ge(0), Le(3600)] = 20.0
 
 

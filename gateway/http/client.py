@@ -1,7 +1,7 @@
 """One keep-alive connection to a backend: sends a request, reads its response, says when it is free again."""
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 from gateway import errors
 from gateway.errors import Fault
@@ -95,9 +95,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's class is no subclass of asyncio's
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
 
     def pause_writing(self) -> None:
         """Called by the loop when the write buffer is above its bound."""

@@ -7,7 +7,7 @@ else (long bodies, chunks, pipelining, slow clients) is a small state machine ar
 import asyncio
 from enum import Enum, auto
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, cast
 
 from gateway import errors
 from gateway.config import Limits
@@ -126,9 +126,8 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's class is no subclass of asyncio's
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._service.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

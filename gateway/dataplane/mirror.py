@@ -1,0 +1,167 @@
+"""Copies of sampled requests for shadows: bounded, off the response's path, answers never seen by a client.
+
+A copy has its own pool, connections, bound and deadline. Whatever happens to it is counted and forgotten.
+"""
+
+from random import random
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from gateway.core.histogram import index
+from gateway.dataplane.plan import InferPlan
+from gateway.dataplane.pool import BackendRuntime
+from gateway.dataplane.table import RouteRuntime, ShadowRuntime
+from gateway.errors import Fault
+from gateway.http.client import UpstreamConnection
+from gateway.http.head import RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from gateway.dataplane.service import DataPlane
+
+
+class ShadowCopy:
+    """One copy on its way.
+
+    Attributes:
+        shadow: which shadow it is for.
+        deadline: end of its time, perf_counter seconds.
+    """
+
+    __slots__ = ("_backend", "_data", "_received", "_sent_at", "_service", "_status", "_upstream", "deadline", "shadow")
+
+    def __init__(self, service: "DataPlane", shadow: ShadowRuntime) -> None:
+        self._service = service
+        self.shadow = shadow
+        self._backend: BackendRuntime | None = None
+        self._upstream: UpstreamConnection | None = None
+        self._data = b""
+        self._sent_at = 0.0
+        self._received = 0
+        self._status = 0
+        self.deadline = 0.0
+
+    def drop(self, reason: str) -> None:
+        """Gives the copy up before it was sent."""
+        dropped = self.shadow.counts.dropped
+        dropped[reason] = dropped.get(reason, 0) + 1
+
+    def send(self, head: RequestHead, plan: InferPlan, body: bytes, request_id: bytes) -> None:
+        """Sends the copy, or drops it when the shadow is behind."""
+        shadow, service = self.shadow, self._service
+        if len(body) > shadow.config.max_body_bytes:
+            self.drop("too_large")
+            return
+        if shadow.in_flight >= shadow.config.max_in_flight or service.buffered + len(body) > service.max_buffered:
+            self.drop("busy")
+            return
+        backend = shadow.variant.pool.lease()
+        if backend is None:
+            self.drop("no_backend")
+            return
+        shadow.in_flight += 1
+        shadow.counts.sent += 1
+        self._backend = backend
+        self._data = b"".join(
+            (
+                plan.lines(shadow.variant),
+                backend.host_line,
+                b"Content-Length: %d\r\nx-sluice-shadow: true\r\nx-request-id: %b\r\n\r\n" % (len(body), request_id),
+                body,
+            )
+        )
+        service.buffered += len(self._data)
+        self.deadline = perf_counter() + shadow.config.timeout_s
+        service.deadlines.add(self)
+        upstream = backend.take_idle()
+        if upstream is not None:
+            self._send(upstream)
+        else:
+            service.connect(self, backend)
+
+    def connected(self, backend: BackendRuntime, upstream: UpstreamConnection) -> None:
+        """A new connection to the shadow's backend is there."""
+        if self._backend is backend:
+            self._send(upstream)
+        else:
+            backend.released(upstream)
+
+    def connect_failed(self, backend: BackendRuntime) -> None:
+        """The shadow's backend took no connection."""
+        if self._backend is backend:
+            self._end_badly()
+
+    def _send(self, upstream: UpstreamConnection) -> None:
+        self._upstream = upstream
+        self._sent_at = perf_counter()
+        upstream.send(self, self._data, True, False)
+
+    def response_complete(self, head: ResponseHead, body: bytes) -> None:
+        """The shadow answered in one piece."""
+        self._end(head.status)
+
+    def response_start(self, head: ResponseHead) -> None:
+        """The shadow begins a longer answer."""
+        self._status = head.status
+
+    def response_data(self, data: bytes | memoryview) -> None:
+        """Read and forgotten, within a bound."""
+        self._received += len(data)
+        if self._received > self.shadow.config.max_response_bytes:
+            self._end_badly()
+
+    def response_end(self) -> None:
+        """The longer answer is complete."""
+        self._end(self._status)
+
+    def response_failed(self, fault: Fault) -> None:
+        """The shadow's connection broke."""
+        self._upstream = None
+        self._end_badly()
+
+    def upstream_paused(self, paused: bool) -> None:
+        """A copy is held whole, nothing can be slowed down."""
+
+    def on_deadline(self) -> None:
+        """The shadow took too long."""
+        self.shadow.counts.timeouts += 1
+        self._finish()
+
+    def _end(self, status: int) -> None:
+        counts = self.shadow.counts
+        if status < 400:
+            counts.ok += 1
+        else:
+            counts.errors += 1
+        counts.latency[index((perf_counter() - self._sent_at) * 1e6)] += 1
+        self._upstream = None
+        self._finish()
+
+    def _end_badly(self) -> None:
+        self.shadow.counts.errors += 1
+        self._finish()
+
+    def _finish(self) -> None:
+        """Gives everything back, once."""
+        backend, self._backend = self._backend, None
+        if backend is None:
+            return
+        backend.in_flight -= 1
+        self.shadow.in_flight -= 1
+        self._service.buffered -= len(self._data)
+        self._service.deadlines.discard(self)
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+
+class Mirror:
+    """Draws which requests are copied."""
+
+    __slots__ = ("_service",)
+
+    def __init__(self, service: "DataPlane") -> None:
+        self._service = service
+
+    def sample(self, route: RouteRuntime) -> list[ShadowCopy]:
+        """The copies that one request of a route gets, drawn independently for each shadow."""
+        return [ShadowCopy(self._service, shadow) for shadow in route.shadows if random() < shadow.chance]

@@ -1,0 +1,213 @@
+"""What all connections of a worker share: the table in service, limits, counters, and the way into the data plane."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from gateway.config import Config
+from gateway.core.route import RouteTable
+from gateway.dataplane.deadlines import Deadlines
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.local import LocalExchange
+from gateway.dataplane.mirror import Mirror
+from gateway.dataplane.plan import InferPlan, LocalPlan, decide
+from gateway.dataplane.pool import BackendRuntime, PoolRuntime, Pools
+from gateway.dataplane.probe import Prober
+from gateway.dataplane.table import Counters, RouteState, Table
+from gateway.errors import Blame, Fault
+from gateway.http import server
+from gateway.http.client import UpstreamConnection
+from gateway.http.head import Heads, RequestHead
+from gateway.http.reply import error_body, reply
+from gateway.http.server import ServerConnection
+
+
+class Caller(Protocol):
+    """Somebody who waits for a connection to a backend."""
+
+    def connected(self, backend: BackendRuntime, upstream: UpstreamConnection) -> None:
+        """It is there."""
+
+    def connect_failed(self, backend: BackendRuntime) -> None:
+        """It could not be made."""
+
+
+class Answered:
+    """Stands for an exchange that was over before its request was complete."""
+
+    def body_data(self, data: bytes | memoryview) -> None:
+        """Nothing is needed any more."""
+
+    def body_end(self) -> None:
+        """Nothing is needed any more."""
+
+    def body_failed(self, fault: Fault) -> None:
+        """Nothing is needed any more."""
+
+    def client_gone(self) -> None:
+        """Nothing is held."""
+
+    def client_paused(self, paused: bool) -> None:
+        """Nothing is sent."""
+
+
+_ANSWERED = Answered()
+
+
+class DataPlane:
+    """Serves one table at a time.
+
+    Attributes:
+        table: the generation in service.
+        ready: a table was published and the worker is not draining.
+        in_flight: exchanges that hold a slot, lingering ones included.
+        buffered: bytes of bodies held in memory for retries, copies and backends that are not connected yet.
+        retrying: exchanges in flight that have been tried more than once.
+    """
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.limits = config.limits
+        self.loop = loop
+        self.heads = Heads(config.limits)
+        self.connections: set[ServerConnection] = set()
+        self.accepted = 0
+        self.draining = False
+        self.deadlines = Deadlines(loop)
+        self.counters = Counters()
+        self.mirror = Mirror(self)
+        self.in_flight = 0
+        self.max_in_flight = config.limits.max_in_flight
+        self.buffered = 0
+        self.max_buffered = config.limits.max_buffered_bytes
+        self.retries = 0
+        self.retrying = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._states: dict[str, RouteState] = {}
+        self._prober = Prober(self)
+        self.pools = Pools(self.heads, config.limits.max_response_head_bytes, self._prober.watch)
+        self.shadow_pools = Pools(self.heads, config.limits.max_response_head_bytes, self._prober.watch)
+        self._id_prefix = os.urandom(8).hex().encode()
+        self._ids = 0
+        self.table = Table(RouteTable(), self.pools, self.shadow_pools, self.counters, self._states)
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients should send requests here."""
+        return (
+            not self.draining
+            and self.table.generation > 0
+            and (not self.pools.by_name or any(pool.healthy for pool in self.pools.by_name.values()))
+        )
+
+    def publish(self, published: RouteTable) -> bool:
+        """Serves a newer generation from the next request on; False when it is not newer."""
+        if published.generation <= self.table.generation:
+            return False
+        self.table = Table(published, self.pools, self.shadow_pools, self.counters, self._states)
+        self.heads.requests.clear()  # remembered plans belong to the old generation
+        self._prober.learn(self.table)
+        return True
+
+    # http.server.Service
+
+    def opened(self, connection: ServerConnection) -> None:
+        """A client connected."""
+        self.connections.add(connection)
+        self.accepted += 1
+
+    def closed(self, connection: ServerConnection) -> None:
+        """Its connection ended."""
+        self.connections.discard(connection)
+
+    def begin(self, connection: ServerConnection, head: RequestHead, body: bytes | None) -> server.Exchange:
+        """Takes a request to where its plan says."""
+        plan = head.plan
+        if plan is None:
+            plan = head.plan = decide(head, self.table)
+        if type(plan) is InferPlan:
+            exchange = Exchange(self, connection, head, plan, plan.fixed or plan.route.random_variant(), body)
+            exchange.start()
+            return exchange
+        if type(plan) is LocalPlan:
+            local = LocalExchange(self, connection, plan, body)
+            local.start()
+            return local
+        assert isinstance(plan, Fault)
+        self.answer_fault(connection, plan, "", head.request_id)
+        return _ANSWERED
+
+    def refusal(self, head: RequestHead) -> Fault | None:
+        """Why a request would be refused whatever its body, if so."""
+        plan = head.plan
+        if plan is None:
+            plan = head.plan = decide(head, self.table)
+        return plan if isinstance(plan, Fault) else None
+
+    def fault_response(self, fault: Fault, connection_header: bytes) -> bytes:
+        """A complete response for a fault that belongs to no exchange; counts it."""
+        self._count_fault("", fault)
+        return reply(fault.status, error_body(fault.text), connection_header)
+
+    def answer_fault(self, connection: ServerConnection, fault: Fault, route: str, request_id: bytes) -> None:
+        """Ends a connection's present exchange with a fault; counts it."""
+        self._count_fault(route, fault)
+        extra = b"x-request-id: %b\r\n" % request_id if request_id else b""
+        if fault.blame is Blame.OVERLOAD:
+            extra += b"Retry-After: 1\r\n"
+        connection.finish(reply(fault.status, error_body(fault.text), connection.connection_header + extra))
+
+    def _count_fault(self, route: str, fault: Fault) -> None:
+        faults = self.counters.faults
+        key = (route, fault.code)
+        faults[key] = faults.get(key, 0) + 1
+
+    # services to exchanges
+
+    def next_request_id(self) -> bytes:
+        """A request id that no other worker or start of this one makes."""
+        self._ids += 1
+        return b"%b-%x" % (self._id_prefix, self._ids)
+
+    def connect(self, caller: Caller, backend: BackendRuntime) -> None:
+        """Opens a connection for somebody who holds a lease."""
+        self.spawn(self._connect(caller, backend))
+
+    async def _connect(self, caller: Caller, backend: BackendRuntime) -> None:
+        try:
+            upstream = await backend.connect()
+        except (OSError, TimeoutError):
+            caller.connect_failed(backend)
+        else:
+            caller.connected(backend, upstream)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine that is bounded by its own deadline."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # time
+
+    def sweep(self, now: float) -> None:
+        """Housekeeping, about once a second: slow clients and idle connections."""
+        for connection in list(self.connections):
+            connection.check(now)
+        self.pools.close_idle()
+        self.shadow_pools.close_idle()
+
+    def drain(self) -> None:
+        """Not ready from now on; connections close after their present exchange."""
+        self.draining = True
+
+    @property
+    def pool_runtimes(self) -> list[PoolRuntime]:
+        """All pools, the shadows' own ones last."""
+        return [*self.pools.by_name.values(), *self.shadow_pools.by_name.values()]
+
+    def close(self) -> None:
+        """Cancels what still runs."""
+        self._prober.close()
+        for task in self._tasks:
+            task.cancel()

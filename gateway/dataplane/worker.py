@@ -1,0 +1,152 @@
+"""A worker process: accepts, serves the last published table, reports once a second, drains on SIGTERM."""
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from gateway.boot import Boot, Slots, SlotState
+from gateway.core.route import RouteTable
+from gateway.dataplane.acceptor import Acceptor
+from gateway.dataplane.link import ControlLink
+from gateway.dataplane.service import DataPlane
+from gateway.http.server import ServerConnection
+from gateway.messages import Hello
+from gateway.telemetry.records import WorkerReport
+
+_LOG = logging.getLogger(__name__)
+_TICK_S = 0.25
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def _rss_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+
+
+class Worker:
+    """Wires one data plane to its socket, its controller and its supervisor."""
+
+    def __init__(self, boot: Boot) -> None:
+        self._boot = boot
+        self._loop = asyncio.get_running_loop()
+        self._started = time.monotonic()
+        self._plane = DataPlane(boot.config, self._loop)
+        self._slots = Slots(boot.slots_fd, boot.config.workers)
+        self._stop = asyncio.Event()
+        self._link = ControlLink(boot.control_path, self._hello, self._plane.publish)
+
+    def _hello(self) -> Hello:
+        return Hello(
+            worker=self._boot.worker,
+            incarnation=self._boot.incarnation,
+            pid=os.getpid(),
+            generation=self._plane.table.generation,
+        )
+
+    def _mark(self, state: SlotState) -> None:
+        self._slots.write(self._boot.worker, len(self._plane.connections), state, time.monotonic_ns())
+
+    def _last_table(self) -> None:
+        """Serves what was published last, so that a worker that starts anew needs no controller."""
+        path = Path(self._boot.table_path)
+        try:
+            self._plane.publish(msgspec.msgpack.decode(path.read_bytes(), type=RouteTable))
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError) as error:
+            _LOG.error("cannot read the last route table %s (%s); waiting for the controller", path, error)
+
+    def _report(self) -> WorkerReport:
+        plane, counters = self._plane, self._plane.counters
+        return WorkerReport(
+            worker=self._boot.worker,
+            incarnation=self._boot.incarnation,
+            pid=os.getpid(),
+            generation=plane.table.generation,
+            uptime_s=time.monotonic() - self._started,
+            draining=plane.draining,
+            variants=list(counters.variants.values()),
+            shadows=list(counters.shadows.values()),
+            backends=[backend.status() for pool in plane.pools.by_name.values() for backend in pool.backends],
+            faults=[(route, code, count) for (route, code), count in counters.faults.items()],
+            connections=len(plane.connections),
+            accepted=plane.accepted,
+            in_flight=plane.in_flight,
+            buffered_bytes=plane.buffered,
+            retries=plane.retries,
+            rss_bytes=_rss_bytes(),
+        )
+
+    async def run(self) -> None:
+        """Serves until told to stop, then drains."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        self._mark(SlotState.STARTING)
+        self._last_table()
+        listener = socket.socket(fileno=self._boot.listen_fd)
+        plane = self._plane
+        acceptor = Acceptor(
+            listener,
+            self._slots,
+            lambda: len(plane.connections),
+            plane.limits.max_connections,
+            lambda: ServerConnection(plane),
+        )
+        link = self._loop.create_task(self._link.run())
+        acceptor.start()
+        self._mark(SlotState.SERVING)
+        gc.collect()
+        gc.freeze()  # what lives now lives for ever; collections look only at what requests leave behind
+        next_report = next_sweep = 0.0
+        while not self._stop.is_set():
+            self._mark(SlotState.SERVING)
+            now = time.perf_counter()
+            if now >= next_sweep:
+                plane.sweep(now)
+                next_sweep = now + 1.0
+            if now >= next_report:
+                self._link.send(self._report())
+                next_report = now + self._boot.config.report_interval_s
+            try:
+                await asyncio.wait_for(self._stop.wait(), min(_TICK_S, self._boot.config.report_interval_s))
+            except TimeoutError:
+                continue
+        await self._drain(acceptor)
+        link.cancel()
+        plane.close()
+        listener.detach()
+
+    async def _drain(self, acceptor: Acceptor) -> None:
+        """Not ready at once; requests in flight finish within the grace."""
+        plane = self._plane
+        plane.drain()
+        acceptor.stop()
+        until = time.perf_counter() + plane.limits.drain_s
+        while plane.connections and (now := time.perf_counter()) < until:
+            self._mark(SlotState.DRAINING)
+            plane.sweep(now)
+            await asyncio.sleep(0.02)
+        self._link.send(self._report())
+        for connection in list(plane.connections):
+            connection.abort()
+
+
+async def _main(boot: Boot) -> None:
+    await Worker(boot).run()
+
+
+def run(boot: Boot) -> int:
+    """Runs a worker until it is drained; returns its exit code."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    uvloop.run(_main(boot))
+    return 0
