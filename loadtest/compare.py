@@ -5,7 +5,8 @@ never single requests. In a run with two arms the slices come in neighbouring pa
 takes slow changes of the machine out of the comparison.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -17,10 +18,11 @@ from loadtest import histogram
 from loadtest.summary import Cell
 
 MIN_SLICES: Final = 8
+CONFIDENCE: Final = 0.95
 _RESAMPLES: Final = 2000
-_QUANTILES: Final = (("latency_p50_ms", 0.5), ("latency_p90_ms", 0.9), ("latency_p99_ms", 0.99))
 
 Finding = Literal["lower", "higher", "no difference shown", "unknown"]
+_Index = NDArray[np.int64]
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -51,34 +53,112 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Side(msgspec.Struct, frozen=True):
-    """One side: its cells and the width of a slice in seconds. `pair_of` gives pairs their common number."""
+    """One side: its cells, the slices it was driven in (also those in which nothing happened), their width."""
 
     name: str
     cells: Sequence[Cell]
+    slices: Sequence[int]
     slice_s: float
 
 
-def compare(a: Side, b: Side, *, pair_slices: int = 0, confidence: float = 0.95, seed: int = 0) -> Comparison:
-    """Compare two sides.
-
-    Args:
-        a: the side above the fraction line.
-        b: the side below it.
-        pair_slices: slices that make a pair when both sides are arms of one run; 0 for independent runs.
-        confidence: of the intervals.
-        seed: of the resampling.
-    """
-    blocks_a, blocks_b = _blocks(a.cells, pair_slices), _blocks(b.cells, pair_slices)
-    if pair_slices:
-        both = sorted(blocks_a.keys() & blocks_b.keys())
-        blocks_a, blocks_b = {k: blocks_a[k] for k in both}, {k: blocks_b[k] for k in both}
-    table = _Table(list(blocks_a.values()), list(blocks_b.values()))
-    enough = min(len(blocks_a), len(blocks_b)) >= MIN_SLICES
-    lines = [
-        _line(name, table, _Metric(name, q, a.slice_s, b.slice_s), bool(pair_slices), confidence, seed, enough)
-        for name, q in (*_QUANTILES, ("latency_mean_ms", None), ("rate_per_s", None), ("error_rate", None))
+def compare(a: Side, b: Side, *, paired: bool, seed: int = 0) -> Comparison:
+    """Compare side `a` with side `b`; `paired` when both are arms of one run that took turns, slice by slice."""
+    if paired:
+        both = min(len(a.slices), len(b.slices))
+        a, b = (Side(s.name, s.cells, s.slices[:both], s.slice_s) for s in (a, b))
+    sides = _counts(a), _counts(b)
+    metrics: list[tuple[str, Callable[[_Counts, _Index], float]]] = [
+        *((f"latency_p{round(100 * q)}_ms", partial(_quantile, q=q)) for q in (0.5, 0.9, 0.99)),
+        ("latency_mean_ms", _mean),
+        ("rate_per_s", _rate),
+        ("error_rate", _error_rate),
     ]
     return Comparison(
-        a=a.name, b=b.name, confidence=confidence, slices_a=len(blocks_a), slices_b=len(blocks_b),
-        paired=bool(pair_slices), lines=lines,
+        a=a.name,
+        b=b.name,
+        confidence=CONFIDENCE,
+        slices_a=len(a.slices),
+        slices_b=len(b.slices),
+        paired=paired,
+        lines=[_line(name, metric, sides, paired, seed) for name, metric in metrics],
+    )
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    """Counts of one side, a row for each slice."""
+
+    middles_ms: NDArray[np.float64]
+    latency: NDArray[np.int64]
+    errors: NDArray[np.int64]
+    slice_s: float
+
+
+def _counts(side: Side) -> _Counts:
+    by_slice: dict[int, list[Cell]] = {i: [] for i in side.slices}
+    for cell in side.cells:
+        if cell.slice in by_slice:
+            by_slice[cell.slice].append(cell)
+    middles, latency = histogram.dense(histogram.merge(c.latency for c in cells) for cells in by_slice.values())
+    errors = np.array([sum(sum(c.errors.values()) for c in cells) for cells in by_slice.values()], dtype=np.int64)
+    return _Counts(middles / 1000, latency, errors, side.slice_s)
+
+
+def _quantile(counts: _Counts, rows: _Index, q: float) -> float:
+    cumulative = np.cumsum(counts.latency[rows].sum(axis=0))
+    if not cumulative.size or cumulative[-1] == 0:
+        return float("nan")
+    return float(counts.middles_ms[np.searchsorted(cumulative, max(1.0, np.ceil(q * cumulative[-1])))])
+
+
+def _mean(counts: _Counts, rows: _Index) -> float:
+    total = counts.latency[rows].sum(axis=0)
+    return float(total @ counts.middles_ms / total.sum()) if total.sum() else float("nan")
+
+
+def _rate(counts: _Counts, rows: _Index) -> float:
+    return float(counts.latency[rows].sum() / (len(rows) * counts.slice_s)) if len(rows) else float("nan")
+
+
+def _error_rate(counts: _Counts, rows: _Index) -> float:
+    bad = counts.errors[rows].sum()
+    everything = bad + counts.latency[rows].sum()
+    return float(bad / everything) if everything else float("nan")
+
+
+def _line(
+    name: str, metric: Callable[[_Counts, _Index], float], sides: tuple[_Counts, _Counts], paired: bool, seed: int
+) -> Line:
+    side_a, side_b = sides
+    difference = name == "error_rate"
+
+    def contrast(rows_a: Any, rows_b: Any) -> float:
+        x, y = metric(side_a, rows_a), metric(side_b, rows_b)
+        if difference:
+            return x - y
+        return x / y if y else float("nan")
+
+    rows_a, rows_b = np.arange(len(side_a.errors)), np.arange(len(side_b.errors))
+    a, b, ratio = metric(side_a, rows_a), metric(side_b, rows_b), contrast(rows_a, rows_b)
+    low = high = float("nan")
+    if min(len(rows_a), len(rows_b)) >= MIN_SLICES and np.isfinite(ratio):
+        interval = stats.bootstrap(
+            (rows_a, rows_b), contrast, vectorized=False, paired=paired, n_resamples=_RESAMPLES,
+            confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
+        ).confidence_interval  # fmt: skip
+        low, high = float(interval.low), float(interval.high)
+    return Line(
+        metric=name, a=_known(a), b=_known(b), ratio=_known(ratio), low=_known(low), high=_known(high),
+        finding=_finding(low, high, 0.0 if difference else 1.0),
     )  # fmt: skip
+
+
+def _finding(low: float, high: float, neutral: float) -> Finding:
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "unknown"
+    if high < neutral:
+        return "lower"
+    return "higher" if low > neutral else "no difference shown"
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 
 from loadtest import locust_process, machine, objectives, results, selector, summary, triton_stats
+from loadtest.compare import compare
 from loadtest.driver.messages import Outcome, Progress
-from loadtest.errors import BrokenRunError
+from loadtest.errors import UnreachableError, UsageError
 from loadtest.locust_process import Workers
-from loadtest.plan import Arm, Plan, make_plan, measured_spans
+from loadtest.plan import Arm, Plan, make_plan
 from loadtest.scenario import Scenario
 
 SATURATED = 0.9
@@ -34,13 +36,14 @@ def execute(
     """Run a scenario.
 
     Raises:
-        BrokenRunError: the target does not serve the models, or the load could not be produced.
+        UnreachableError: an arm does not serve the models.
+        BrokenRunError: the load could not be produced.
     """
     models = sorted({r.model for r in scenario.requests})
     for arm in options.arms:
         for model in models:
             if problem := triton_stats.not_ready(arm.url, model):
-                raise BrokenRunError(problem)
+                raise UnreachableError(problem)
     plan = make_plan(scenario, options.arms, arm_slice_s=options.arm_slice_s)
     notes: list[str] = []
     stats_url = options.stats_url or options.arms[0].url
@@ -61,13 +64,16 @@ def assemble(
     notes: list[str],
 ) -> results.Result:
     """Summarise and judge what a run produced."""
-    spans = {arm.name: measured_spans(plan, i, scenario.warmup_s) for i, arm in enumerate(plan.arms)}
-    seconds = {name: sum(end - start for start, end in s) for name, s in spans.items()}
-    first = min((s[0][0] for s in spans.values() if s), default=0.0) / plan.slice_s
-    measured = [c for c in outcome.cells if c.slice >= first and c.arm in seconds]
+    slicing = plan.slicing
+    counted = {arm.name: slicing.measured(i, scenario.warmup_s) for i, arm in enumerate(plan.arms)}
+    seconds = {name: sum(e - s for s, e in map(slicing.span, slices)) for name, slices in counted.items()}
+    if not all(seconds.values()):
+        raise UsageError("the run is too short: each arm needs a slice after the warm-up")
+    first = min(slices[0] for slices in counted.values())
+    measured = [c for c in outcome.cells if c.slice >= first]
     offered = None
     if plan.arrivals == "open":
-        offered = {name: _offered(plan, s) / seconds[name] for name, s in spans.items() if seconds[name]}
+        offered = {name: _offered(plan, slices) / seconds[name] for name, slices in counted.items()}
     if outcome.missing:
         notes.append(f"{outcome.missing} load generator(s) never sent their last report: the figures are incomplete")
     if max(outcome.cpu_shares, default=0.0) > SATURATED:
@@ -77,15 +83,14 @@ def assemble(
         for o in scenario.objectives
     ]
     verdict = objectives.worst(j.verdict for j in judged)
-    return results.Result(
+    result = results.Result(
         format=results.FORMAT,
         scenario=scenario.model_dump(mode="json"),
         arms=plan.arms,
         started_at=datetime.fromtimestamp(outcome.started_at, UTC).isoformat(timespec="seconds"),
         duration_s=plan.curve.duration_s,
-        warmup_s=first * plan.slice_s,
+        warmup_s=slicing.span(first)[0],
         slice_s=plan.slice_s,
-        arm_slice_s=plan.arm_slice_s,
         offered_per_s=offered,
         instances=options.instances,
         machine=machine.describe(*_PACKAGES),
@@ -95,10 +100,15 @@ def assemble(
         groups=_groups(measured, seconds),
         cells=outcome.cells,
         batch_sizes=batches,
+        comparison=None,
         objectives=judged,
         verdict="error" if outcome.missing else verdict,
         notes=notes,
     )
+    if len(plan.arms) == 2:
+        a, b = (results.side(result, f"arm={arm.name}", arm.name) for arm in plan.arms)
+        return msgspec.structs.replace(result, comparison=compare(a, b, paired=True))
+    return result
 
 
 def _judge(
@@ -116,7 +126,7 @@ def _judge(
     arm = conditions.get("arm", first_arm)
     if "arm" not in conditions:
         where = ",".join(filter(None, [f"arm={arm}", where]))
-    group = summary.group(cells, where=where, measured_s=seconds.get(arm) or 1.0)
+    group = summary.group(cells, where=where, measured_s=seconds.get(arm, 1.0))
     return objectives.judge(
         objective, group, instances=instances, offered_per_s=offered.get(arm) if offered is not None else None
     )
@@ -132,12 +142,12 @@ def _groups(cells: Sequence[summary.Cell], seconds: dict[str, float]) -> list[su
             values = summary.labels(of_arm, key)
             if len(values) > 1 or (key == "variant" and values):
                 selectors += [(arm, f"arm={arm},{key}={value}") for value in values]
-    found = (summary.group(cells, where=where, measured_s=seconds[arm]) for arm, where in selectors if seconds[arm])
+    found = (summary.group(cells, where=where, measured_s=seconds[arm]) for arm, where in selectors)
     return [g for g in found if g is not None]
 
 
-def _offered(plan: Plan, spans: Sequence[tuple[float, float]]) -> float:
-    edges = np.array(spans, dtype=float).reshape(-1, 2)
+def _offered(plan: Plan, slices: Sequence[int]) -> float:
+    edges = np.array([plan.slicing.span(i) for i in slices], dtype=float)
     return float((plan.curve.cumulative(edges[:, 1]) - plan.curve.cumulative(edges[:, 0])).sum())
 
 

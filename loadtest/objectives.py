@@ -13,7 +13,7 @@ Verdict = Literal["pass", "fail", "inconclusive", "no_data", "error"]
 ORDER: Final[Sequence[Verdict]] = ("pass", "inconclusive", "no_data", "fail", "error")
 EXIT_CODES: Final[dict[Verdict, int]] = {
     "pass": errors.EXIT_PASS,
-    "fail": errors.EXIT_FAIL,
+    "fail": errors.EXIT_MISSED,
     "inconclusive": errors.EXIT_UNDECIDED,
     "no_data": errors.EXIT_UNDECIDED,
     "error": errors.EXIT_BROKEN,

@@ -14,6 +14,7 @@ from loadtest.errors import UsageError
 from loadtest.inputs import digits, sentences, synthetic
 from loadtest.scenario import Request, Scenario
 from loadtest.shapes import Point, Shape
+from loadtest.slices import Slicing
 from loadtest.v2body import Body, Tensors, build
 
 
@@ -39,7 +40,7 @@ class PlannedRequest(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One run. `slice_s` is the width of a time cell, `arm_slice_s` how long one arm is driven before the next."""
+    """One run. `slice_s` is the width of a time cell; with two arms it is how long one is driven before the other."""
 
     arms: list[Arm]
     arrivals: Literal["closed", "open"]
@@ -49,7 +50,6 @@ class Plan(msgspec.Struct, frozen=True):
     connections: int
     timeout_s: float
     slice_s: float
-    arm_slice_s: float
     seed: int
     requests: list[PlannedRequest]
 
@@ -57,6 +57,11 @@ class Plan(msgspec.Struct, frozen=True):
     def curve(self) -> Shape:
         """The level over time."""
         return Shape(self.shape)
+
+    @property
+    def slicing(self) -> Slicing:
+        """How its time is cut and shared by the arms."""
+        return Slicing(self.curve.duration_s, self.slice_s, len(self.arms))
 
     @property
     def users(self) -> int:
@@ -86,31 +91,9 @@ def make_plan(scenario: Scenario, arms: Sequence[Arm], *, arm_slice_s: float) ->
         connections=scenario.connections,
         timeout_s=scenario.timeout_s,
         slice_s=width,
-        arm_slice_s=arm_slice_s,
         seed=scenario.seed,
         requests=[_planned(r, scenario.seed) for r in scenario.requests],
     )
-
-
-def arm_at(plan: Plan, t: float) -> int:
-    """Index of the arm that is driven at `t` seconds: A B, B A, A B, ... so that a drift in time favours neither."""
-    if len(plan.arms) == 1:
-        return 0
-    block = int(t / plan.arm_slice_s)
-    pair, second = divmod(block, 2)
-    return second ^ (pair & 1)
-
-
-def measured_spans(plan: Plan, arm: int, warmup_s: float) -> list[tuple[float, float]]:
-    """The times (start, end) that count for an arm: whole slices after the warm-up."""
-    end, width = plan.curve.duration_s, plan.slice_s
-    first = -(-warmup_s // width)
-    spans: list[tuple[float, float]] = []
-    for i in range(int(first), int(-(-end // width))):
-        start = i * width
-        if arm_at(plan, start) == arm:
-            spans.append((start, min(start + width, end)))
-    return spans
 
 
 def _planned(request: Request, seed: int) -> PlannedRequest:

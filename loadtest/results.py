@@ -5,10 +5,13 @@ from typing import Any, Final
 
 import msgspec
 
-from loadtest.errors import UsageError
+from loadtest import selector
+from loadtest.compare import Comparison, Side
+from loadtest.errors import FileError, UsageError
 from loadtest.objectives import Judgement, Verdict
 from loadtest.plan import Arm
-from loadtest.summary import Cell, Group
+from loadtest.slices import Slicing
+from loadtest.summary import Cell, Group, select
 
 FORMAT: Final = "sluice.loadtest/1"
 
@@ -40,7 +43,6 @@ class Result(msgspec.Struct, frozen=True):
     duration_s: float
     warmup_s: float
     slice_s: float
-    arm_slice_s: float
     offered_per_s: dict[str, float] | None
     instances: int
     machine: dict[str, Any]
@@ -48,9 +50,31 @@ class Result(msgspec.Struct, frozen=True):
     groups: list[Group]
     cells: list[Cell]
     batch_sizes: BatchSizes | None
+    comparison: Comparison | None
     objectives: list[Judgement]
     verdict: Verdict
     notes: list[str]
+
+    @property
+    def slicing(self) -> Slicing:
+        """How its time was cut and shared by the arms."""
+        return Slicing(self.duration_s, self.slice_s, len(self.arms))
+
+
+def side(result: Result, where: str, name: str) -> Side:
+    """The part of a run that a selector names, as a side of a comparison; the first arm unless it names one.
+
+    Raises:
+        UsageError: the run has no such arm, or nothing matches.
+    """
+    arms = [arm.name for arm in result.arms]
+    chosen = selector.parse(where).get("arm", arms[0])
+    if chosen not in arms:
+        raise UsageError(f"selector `{where}`: the run has the arms {', '.join(arms)}")
+    cells = [c for c in select(result.cells, where) if c.arm == chosen]
+    if not cells:
+        raise UsageError(f"selector `{where}`: nothing in the run matches")
+    return Side(name, cells, result.slicing.whole(arms.index(chosen), result.warmup_s), result.slice_s)
 
 
 def write(path: Path, result: msgspec.Struct) -> None:
@@ -65,14 +89,14 @@ def read(path: Path) -> Result:
     """A stored result.
 
     Raises:
-        UsageError: the file is missing, or is not a result of this format.
+        FileError: the file is missing, or is not a result of this format.
     """
     try:
         result = msgspec.json.decode(path.read_bytes(), type=Result)
     except OSError as e:
-        raise UsageError(f"{path}: {e.strerror}") from None
+        raise FileError(f"{path}: {e.strerror}") from None
     except msgspec.DecodeError as e:
-        raise UsageError(f"{path}: not a load test result: {e}") from None
+        raise FileError(f"{path}: not a load test result: {e}") from None
     if result.format != FORMAT:
-        raise UsageError(f"{path}: format {result.format}, this version reads {FORMAT}")
+        raise FileError(f"{path}: format {result.format}, this version reads {FORMAT}")
     return result

@@ -191,3 +191,22 @@ class Scenario(_Strict):
         if self.arrivals == "closed" and curve.peak > 20_000:
             raise ValueError("at most 20000 users")
         return self
+
+
+_LEVELS = frozenset({"level", "levels", "start", "end", "base", "peak"})
+
+
+def resized(scenario: Scenario, *, peak: float | None = None, duration_s: float | None = None) -> Scenario:
+    """The scenario with its shape stretched to another peak level or length; proportions stay."""
+    curve = scenario.shape.curve()
+    level = peak / curve.peak if peak is not None else 1.0
+    time = duration_s / curve.duration_s if duration_s is not None else 1.0
+    shape = {
+        key: value if key == "kind" else _times(value, level if key in _LEVELS else time)
+        for key, value in scenario.shape.model_dump().items()
+    }
+    return Scenario.model_validate(scenario.model_dump() | {"shape": shape})
+
+
+def _times(value: float | tuple[float, ...], factor: float) -> float | tuple[float, ...]:
+    return tuple(v * factor for v in value) if isinstance(value, tuple) else value * factor

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from loadtest.errors import UsageError
+from loadtest.errors import FileError
 from loadtest.objectives import Objective
 from loadtest.scenario import Scenario
 
@@ -39,7 +39,7 @@ def load_scenario(name_or_path: str) -> Scenario:
     """A built-in scenario by name, or one from a file.
 
     Raises:
-        UsageError: there is no such scenario or file, or it is invalid.
+        FileError: there is no such scenario or file, or it is invalid.
     """
     own = built_in()
     if name_or_path in own:
@@ -49,7 +49,7 @@ def load_scenario(name_or_path: str) -> Scenario:
         return parse_scenario(path.read_text(encoding="utf-8"), source=name_or_path)
     near = difflib.get_close_matches(name_or_path, own, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else f"; built in are {', '.join(own)}"
-    raise UsageError(f"scenario `{name_or_path}`: neither built in nor a file{hint}")
+    raise FileError(f"scenario `{name_or_path}`: neither built in nor a file{hint}")
 
 
 def parse_scenario(text: str, *, source: str) -> Scenario:
@@ -61,12 +61,12 @@ def load_objectives(path: Path) -> Sequence[Objective]:
     """Objectives from a file with the single key `objectives`.
 
     Raises:
-        UsageError: the file is missing or invalid.
+        FileError: the file is missing or invalid.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as e:
-        raise UsageError(f"objectives file {path}: {e.strerror}") from None
+        raise FileError(f"objectives file {path}: {e.strerror}") from None
     return _validate(ObjectivesFile, text, str(path)).objectives
 
 
@@ -75,13 +75,13 @@ def _validate(model: type[_Model], text: str, source: str) -> _Model:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except yaml.YAMLError as e:
-        raise UsageError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from None
+        raise FileError(f"{source}: not valid YAML: {' '.join(str(e).split())}") from None
     try:
         return model.model_validate(data)
     except ValidationError as e:
         # A misspelt key is reported twice, as unknown and as missing; the first of the two is the one that helps.
         problem = min(e.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
-        raise UsageError(f"{source}, {_explain(problem, model, node)}") from None
+        raise FileError(f"{source}, {_explain(problem, model, node)}") from None
 
 
 def _explain(problem: Any, model: type[BaseModel], node: yaml.Node | None) -> str:

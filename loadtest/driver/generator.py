@@ -11,7 +11,7 @@ from locust.contrib.fasthttp import FastHttpSession
 from loadtest.arrivals import intended_times
 from loadtest.driver.sender import Sender
 from loadtest.ledger import Ledger
-from loadtest.plan import Arm, Plan, arm_at
+from loadtest.plan import Arm, Plan
 
 # How often a closed user looks whether its turn has come, and the watcher whether all users are done.
 _LOOK_S: Final = 0.05
@@ -25,6 +25,7 @@ class Generator:
     def __init__(self, plan: Plan, *, index: int, workers: int) -> None:
         self.ledger = Ledger(plan.slice_s)
         self._plan, self._curve = plan, plan.curve
+        self._slicing = plan.slicing
         self._index, self._workers = index, workers
         self._rng = random.Random(plan.seed * 1_000_003 + index)
         self._sender = Sender(plan, self.ledger, self._rng)
@@ -94,4 +95,4 @@ class Generator:
             self._sender.send(client, request, arm, at_s=due, due_clock=self._origin + due)
 
     def _arm(self, t: float) -> Arm:
-        return self._plan.arms[arm_at(self._plan, t)]
+        return self._plan.arms[self._slicing.arm_at(t)]

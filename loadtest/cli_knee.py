@@ -1,0 +1,157 @@
+"""`knee` and `ceiling`: how much the server can take, and how much the load generator can give."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from loadtest import errors as codes
+from loadtest import knee as kneeing
+from loadtest import machine, nginx_stub, results, scenario_file
+from loadtest.cli_output import Format, OutputOption, err, errors, out, print_json
+from loadtest.cli_run import HostOption, ProcessesOption, ScenarioOption
+from loadtest.errors import UsageError
+from loadtest.execute import Options, execute
+from loadtest.locust_process import Workers
+from loadtest.plan import Arm
+from loadtest.scenario import Scenario, Steady
+
+
+class KneeReport(msgspec.Struct, frozen=True):
+    """What `knee --json` stores."""
+
+    scenario: str
+    seconds_each: float
+    knee: kneeing.Knee
+    probes: list[kneeing.Probe]
+    machine: dict[str, object]
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """What one Locust configuration can send at most, against a stub that costs next to nothing."""
+
+    processes: int
+    encoding: str
+    arrivals: str
+    rate_per_s: float
+    p50_ms: float | None
+    cpu_shares: list[float]
+
+
+class CeilingReport(msgspec.Struct, frozen=True):
+    """What `ceiling --json` stores."""
+
+    ceilings: list[Ceiling]
+    machine: dict[str, object]
+
+
+def knee(
+    *,
+    host: HostOption,
+    scenario: ScenarioOption = "digits-open",
+    low: Annotated[float, typer.Option("--from", min=1, help="Lowest rate, requests/s.")] = 200.0,
+    high: Annotated[float, typer.Option("--to", min=1, help="Highest rate, requests/s.")] = 20_000.0,
+    each: Annotated[float, typer.Option(min=3, help="Seconds of every probe, 1 of them warm-up.")] = 10.0,
+    precision: Annotated[float, typer.Option(min=0.01, max=1, help="Stop when the answer is known this well.")] = 0.05,
+    connections: Annotated[int | None, typer.Option(min=1, help="Instead of the scenario's.")] = None,
+    processes: ProcessesOption = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Store the probes and the answer here.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Find the highest open-loop rate at which the scenario's latency and error objectives still hold.
+
+    Exit codes: 0 found, or all rates up to --to hold; 8 not even --from holds; 9 a probe could not be judged.
+    """
+    with errors():
+        from loadtest.report.terminal import number, progress_bar  # noqa: PLC0415
+
+        base = scenario_file.load_scenario(scenario)
+        need = kneeing.lowest_judgeable(base.objectives, each - 1)
+        if low < need:
+            raise UsageError(
+                f"--from {low:g}: {each:g} s are too short to judge rates below {need:.0f}/s; raise --each"
+            )
+        options = Options(arms=[Arm("host", host.rstrip("/"))], workers=Workers(processes=processes))
+
+        def probe(rate: float) -> kneeing.Probe:
+            with progress_bar(err, f"{rate:,.0f}/s") as progress:
+                return _probe(execute(_at(base, rate, each, connections), options, progress), rate)
+
+        def show(p: kneeing.Probe) -> None:
+            why = f" ({'; '.join(p.reasons)})" if p.reasons else ""
+            latency = f"p50 {number(p.p50_ms)} ms, p99 {number(p.p99_ms)} ms"
+            err.print(
+                f"{p.rate_per_s:8,.0f}/s offered, {p.achieved_per_s:8,.0f}/s answered, {latency}: {p.verdict}{why}"
+            )
+
+        answer, probes = kneeing.search(probe, kneeing.Range(low, high, precision), show)
+        report = KneeReport(base.name, each, answer, probes, machine.describe("locust"))
+        if json_file:
+            results.write(json_file, report)
+        if output is Format.JSON:
+            print_json(report)
+        else:
+            rate = "none" if answer.rate_per_s is None else f"{answer.rate_per_s:,.0f} requests/s"
+            out.print(f"highest rate that meets the objectives: {rate} ({answer.why})")
+    if answer.why == "undecided":
+        raise typer.Exit(codes.EXIT_UNDECIDED)
+    raise typer.Exit(codes.EXIT_MISSED if answer.rate_per_s is None else codes.EXIT_PASS)
+
+
+def ceiling(
+    *,
+    processes: Annotated[list[int] | None, typer.Option(min=1, help="Locust processes to try, repeatable.")] = None,
+    users: Annotated[int, typer.Option(min=1, help="Closed users in all.")] = 32,
+    seconds: Annotated[float, typer.Option(min=3, help="Length of each run.")] = 8.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Store the figures here.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Measure what Locust itself can send, against an nginx stub: no server can be shown to be faster than this."""
+    with errors(), nginx_stub.running() as port:
+        from loadtest.report.terminal import number  # noqa: PLC0415
+
+        found: list[Ceiling] = []
+        for count in processes or [1, 2]:
+            for encoding in ("json", "binary"):
+                base = scenario_file.load_scenario(f"digits-{encoding}")
+                chosen = base.model_copy(update={"shape": Steady(level=users, duration_s=seconds), "objectives": ()})
+                arms = [Arm("stub", f"http://127.0.0.1:{port}")]
+                result = execute(chosen, Options(arms=arms, workers=Workers(processes=count)))
+                group = result.groups[0]
+                shares = result.generator.cpu_shares
+                found.append(Ceiling(count, encoding, base.arrivals, group.rate_per_s, group.latency.p50_ms, shares))
+        report = CeilingReport(found, machine.describe("locust", "geventhttpclient"))
+        if json_file:
+            results.write(json_file, report)
+        if output is Format.JSON:
+            print_json(report)
+            return
+        for c in found:
+            shares_text = ", ".join(f"{s:.0%}" for s in c.cpu_shares)
+            rate = f"{c.rate_per_s:8,.0f} requests/s, p50 {number(c.p50_ms)} ms"
+            out.print(f"{c.processes} process(es), {c.encoding:6} {rate}, CPU {shares_text}")
+
+
+def _at(base: Scenario, rate: float, seconds: float, connections: int | None) -> Scenario:
+    """The scenario at one steady open rate."""
+    return Scenario.model_validate(
+        base.model_dump()
+        | {"arrivals": "open", "warmup_s": 1.0, "shape": {"kind": "steady", "level": rate, "duration_s": seconds}}
+        | ({"connections": connections} if connections else {})
+    )
+
+
+def _probe(result: results.Result, rate: float) -> kneeing.Probe:
+    group = result.groups[0]
+    verdict, reasons = kneeing.without_rate(result.objectives)
+    return kneeing.Probe(
+        rate_per_s=rate,
+        achieved_per_s=group.rate_per_s,
+        p50_ms=group.latency.p50_ms,
+        p99_ms=group.latency.p99_ms,
+        error_rate=group.error_rate,
+        generator_cpu=max(result.generator.cpu_shares, default=0.0),
+        verdict="error" if result.generator.missing else verdict,
+        reasons=reasons,
+    )
