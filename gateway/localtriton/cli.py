@@ -47,9 +47,11 @@ def triton(
 ) -> None:
     """Serve a model repository with a real Triton until SIGTERM or Ctrl-C.
 
-    Prints its addresses once it is ready; as JSON, in one line. Needs the package nvidia-pytriton (installed without its dependencies), whose files it runs; models of the
-    onnxruntime backend are run by ONNX Runtime from PyPI. Exit codes: 0 stopped on request; 1 Triton died; 2 wrong
-    usage; 3 no such repository; 4 a port, the wheel or libpython is missing; 6 not ready in time.
+    Prints its addresses once it is ready; as JSON, in one line. Needs the package nvidia-pytriton (installed without
+    its dependencies), whose files it runs; models of the onnxruntime backend are run by ONNX Runtime from PyPI.
+
+    Exit codes: 0 stopped on request; 1 Triton died; 2 wrong usage; 3 no such repository; 4 a port, the wheel, numpy 1
+    or libpython is missing; 6 not ready in time.
     """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
