@@ -51,7 +51,8 @@ def validate(raw: object, kind: type[T], check: Check[T], prefix: Callable[[Wher
     try:
         value = _adapter(kind).validate_python(raw)
     except ValidationError as error:
-        found = [(tuple(e["loc"]), _explain(e, kind)) for e in error.errors(include_url=False, include_context=False)]
+        details = _own(error.errors(include_url=False, include_context=False))
+        found = [(tuple(detail["loc"]), _explain(detail, kind)) for detail in details]
         raise ConfigError([prefix(_known(where, kind)) + what for where, what in found]) from error
     wrong = [prefix(problem.where) + problem.what for problem in check(value)]
     if wrong:
@@ -110,6 +111,17 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
+
+
+def _own(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without complaints that a list is too short because its items are wrong."""
+    places = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(len(place) > len(detail["loc"]) and place[: len(detail["loc"])] == detail["loc"] for place in places)
+    ]
 
 
 def _default(field: dataclasses.Field[Any]) -> object:

@@ -91,11 +91,18 @@ class WriterLock:
 
 
 class Store:
-    """Generations and audit entries behind one engine. Every method raises StoreError saying what to do."""
+    """Generations and audit entries behind one engine. Every method raises StoreError saying what to do.
 
-    def __init__(self, url: str, state_dir: Path) -> None:
+    Args:
+        url: SQLAlchemy URL; empty for SQLite inside `state_dir`.
+        keep: generations that are kept; older ones are dropped.
+        busy_s: how long another program's lock on the file is waited for.
+    """
+
+    def __init__(self, url: str, state_dir: Path, *, keep: int = KEEP_GENERATIONS, busy_s: float = _BUSY_S) -> None:
         self._where = url or str(state_dir / "state.db")
-        self._engine = _engine(url, state_dir)
+        self._keep = keep
+        self._engine = _engine(url, state_dir, busy_s)
         with self._connection() as connection:
             _prepare(connection, self._where)
 
@@ -136,7 +143,7 @@ class Store:
                 "pools": _dump(pools),
             }
             connection.execute(insert(table).values(**row))
-            connection.execute(delete(table).where(table.c.number <= last + 1 - KEEP_GENERATIONS))
+            connection.execute(delete(table).where(table.c.number <= last + 1 - self._keep))
             _add_audit(connection, change, last + 1, change.why)
             return _generation(row)
 
@@ -172,11 +179,11 @@ class Store:
             raise StoreError(f"the store {self._where} holds what this version cannot read: {error}") from error
 
 
-def _engine(url: str, state_dir: Path) -> Engine:
+def _engine(url: str, state_dir: Path, busy_s: float) -> Engine:
     if not url:
         # One connection: SQLite below 3.51.3 can corrupt a WAL database that several of one process write to.
         place = URL.create("sqlite", database=str(state_dir / "state.db"))
-        engine = create_engine(place, connect_args={"timeout": _BUSY_S}, pool_size=1, max_overflow=0)
+        engine = create_engine(place, connect_args={"timeout": busy_s}, pool_size=1, max_overflow=0)
     else:
         try:
             engine = create_engine(make_url(url), pool_pre_ping=True)

@@ -10,7 +10,7 @@ from gateway.telemetry.records import BackendStatus, Outcome, ShadowCounts, Vari
 K = TypeVar("K")
 
 _BACKEND_COUNTERS = ("connects", "connect_failures", "ejections", "failures", "requests")
-_VARIANT_COUNTERS = ("latency_us", "upstream_us", "request_bytes", "response_bytes")
+_VARIANT_COUNTERS = ("assigned", "latency_us", "upstream_us", "request_bytes", "response_bytes")
 _SHADOW_COUNTERS = ("sent", "ok", "errors", "timeouts", "compared", "disagreed")
 
 
@@ -26,7 +26,7 @@ class Totals:
     retries: int = 0
 
     def add_variants(self, rows: Iterable[VariantCounts]) -> None:
-        """Adds rows, whatever their epoch."""
+        """Adds rows, whatever their epoch and whether they were pinned."""
         for row in rows:
             key = row.route, row.variant
             into = self.variants.get(key)
@@ -120,8 +120,8 @@ class Ledger:
 
     def _retire_missing(self, previous: WorkerReport, report: WorkerReport) -> None:
         """Keeps the counts of rows that a worker has dropped (an old epoch, a route that is gone)."""
-        variants = {(row.route, row.variant, row.epoch) for row in report.variants}
-        gone = (row for row in previous.variants if (row.route, row.variant, row.epoch) not in variants)
+        variants = {(row.route, row.variant, row.epoch, row.pinned) for row in report.variants}
+        gone = (row for row in previous.variants if (row.route, row.variant, row.epoch, row.pinned) not in variants)
         self._retired.add_variants(gone)
         shadows = {(row.route, row.variant, row.epoch) for row in report.shadows}
         lost = (row for row in previous.shadows if (row.route, row.variant, row.epoch) not in shadows)

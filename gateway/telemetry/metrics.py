@@ -9,15 +9,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.core.histogram import index, upper_us
+from gateway.core.histogram import BOUNDS_US, index
 from gateway.core.route import Route
 from gateway.telemetry.ledger import Totals
 from gateway.telemetry.records import Outcome, WorkerReport
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Half octaves from 0.5 ms to 134 s. Each bound is the upper edge of a recorded bucket, so counts are exact.
-BOUNDS_US = tuple(half << (k - 1) for k in range(9, 27) for half in (2, 3))
+# Six of the recorded bounds per decade, so that counts are exact and the usual objectives (20, 50, 100 ms) are there.
+BUCKET_BOUNDS_US = tuple(us for us in BOUNDS_US if str(us).rstrip("0") in {"1", "14", "2", "315", "5", "71"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +188,8 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _histogram(counts: Sequence[int], sum_us: int | None) -> tuple[list[tuple[str, float]], float]:
-    """Cumulative buckets and the sum in seconds; without a recorded sum, each count stands for its upper edge."""
-    running = [0, *accumulate(counts)]
-    buckets = [(repr(edge / 1e6), float(running[index(edge)])) for edge in BOUNDS_US]
-    at_most_us = sum(count * upper_us(bucket) for bucket, count in enumerate(counts) if count)
+    """Cumulative buckets and the sum in seconds; without a recorded sum, each count stands for its bucket's bound."""
+    running = list(accumulate(counts))
+    buckets = [(repr(us / 1e6), float(running[index(us)])) for us in BUCKET_BOUNDS_US]
+    at_most_us = sum(count * us for count, us in zip(counts, (*BOUNDS_US, BOUNDS_US[-1]), strict=True))
     return [*buckets, ("+Inf", float(running[-1]))], (at_most_us if sum_us is None else sum_us) / 1e6
