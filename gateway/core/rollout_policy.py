@@ -203,7 +203,7 @@ class AccuracyGate:
 class Guardrails:
     """Objectives in absolute terms, which hold whatever the reference does. Zero turns one off.
 
-    A candidate beyond an objective that the reference misses just as much holds the rollout: it is not to blame.
+    Where the old version misses an objective too, the candidate must only not be worse: it is not to blame for that.
 
     Attributes:
         error_rate: most that may end in a server error, timeout, connect error or shed (0.001 is 0.1 %).

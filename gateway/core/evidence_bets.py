@@ -1,0 +1,96 @@
+"""Evidence on rates themselves: a rate against an objective, and the difference of two rates against a tolerance.
+
+Each is the wealth of a gambler who bets on the candidate being worse (or better) than the null hypothesis says, at
+odds that are fair under it. Wealth is a non-negative supermartingale under the null, so it reaches 1/alpha with
+probability at most alpha at any time (Waudby-Smith and Ramdas, 2024). The mean over several stakes is again one.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp
+
+from gateway.core.evidence import Floats
+
+STAKES: Final[Floats] = np.array([0.01, 0.03, 0.1, 0.3, 0.6])
+"""Parts of the largest stake at which a loss never ruins."""
+
+_RATES: Final[Floats] = np.array([0.0, 0.1, 0.25, 0.5, 0.75])
+
+
+def _log_mean(values: Floats) -> Floats:
+    result: Floats = logsumexp(values, axis=-1) - np.log(values.shape[-1])
+    return result
+
+
+def bet_above(objective: float, bad: ArrayLike, seen: ArrayLike) -> Floats:
+    """One second's growth of log wealth, per stake (last axis), on "the rate is above the objective".
+
+    Bets on the second's mean, so that outcomes of one second may depend on each other in any way.
+
+    Args:
+        objective: rate in (0, 1) that is still kept.
+        bad: bad outcomes in the second.
+        seen: outcomes in the second; a second without any leaves the wealth as it is.
+    """
+    bad, seen = np.asarray(bad, dtype=np.float64), np.asarray(seen, dtype=np.float64)
+    mean = np.divide(bad, seen, out=np.full(np.shape(seen), objective), where=seen > 0)
+    growth: Floats = np.log1p(STAKES / objective * (mean - objective)[..., None])
+    return growth
+
+
+def log_wealth(stakes: ArrayLike) -> Floats:
+    """Log of the mean wealth over the stakes (last axis)."""
+    return _log_mean(np.asarray(stakes, dtype=np.float64))
+
+
+def log_rate_below(objective: float, bad: ArrayLike, seen: ArrayLike) -> Floats:
+    """Log evidence against "the rate is at least `objective`", for independent outcomes.
+
+    The likelihood ratio of lower rates, averaged. Seen outcomes may be scaled down for dependence.
+    """
+    bad, seen = (np.asarray(a, dtype=np.float64)[..., None] for a in (bad, seen))
+    good = seen - bad
+    lower = _RATES * objective
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hit = np.where(bad > 0, bad * np.log(_RATES), 0.0)
+    return _log_mean(hit + good * (np.log1p(-lower) - np.log1p(-objective)))
+
+
+def _log_bets(x: ArrayLike, y: ArrayLike, n: ArrayLike, share: ArrayLike, *, difference: float, sign: int) -> Floats:
+    x, y, n, s = (np.asarray(a, dtype=np.float64)[..., None] for a in (x, y, n, share))
+    # Payoff per outcome, with the mean (rate - reference rate - difference): 1/s - difference for a bad one on the
+    # candidate, -1/(1-s) - difference for a bad one on the reference, -difference for a good one on either.
+    alone = s >= 1
+    other = np.where(alone, 0.0, 1 / np.where(alone, 1.0, 1 - s))
+    worst = other + difference if sign > 0 else np.maximum(1 / s - difference, difference)
+    stake = sign * STAKES / np.maximum(worst, 1e-9)
+    total = (
+        x * np.log1p(stake * (1 / s - difference))
+        + y * np.log1p(stake * (-other - difference))
+        + (n - x - y) * np.log1p(-stake * difference)
+    )
+    return _log_mean(total.sum(axis=-2))
+
+
+def log_difference_above(
+    bad: ArrayLike, bad_reference: ArrayLike, seen: ArrayLike, share: ArrayLike, *, difference: float
+) -> Floats:
+    """Log evidence against "the candidate's bad rate exceeds the reference's by at most `difference`".
+
+    Args:
+        bad: bad outcomes on the candidate, stages along the last axis.
+        bad_reference: bad outcomes on the reference.
+        seen: outcomes of both together, good and bad.
+        share: chance that an outcome is the candidate's, per stage; 1 when there is no reference.
+        difference: in [0, 1).
+    """
+    return _log_bets(bad, bad_reference, seen, share, difference=difference, sign=1)
+
+
+def log_difference_below(
+    bad: ArrayLike, bad_reference: ArrayLike, seen: ArrayLike, share: ArrayLike, *, difference: float
+) -> Floats:
+    """Log evidence against "the candidate's bad rate exceeds the reference's by at least `difference`"."""
+    return _log_bets(bad, bad_reference, seen, share, difference=difference, sign=-1)
