@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.config import Config
 from gateway.core.route import Routes
+from gateway.sequences import TABLE_BYTES, SequenceTable
 
 _SLOT = struct.Struct("=qqq")
 _SLOT_BYTES = 64
@@ -103,13 +104,18 @@ class Slots:
 
     def __init__(self, fd: int, workers: int) -> None:
         self.workers = workers
+        self._fd = fd
         self._map = mmap.mmap(fd, workers * _SLOT_BYTES)
+
+    def sequences(self) -> SequenceTable:
+        """The table of running sequences that lies behind the lines in the same memory file."""
+        return SequenceTable(self._fd, self.workers * _SLOT_BYTES)
 
     @staticmethod
     def create(workers: int) -> int:
-        """A new inheritable memory file for that many workers; returns its descriptor."""
+        """A new inheritable memory file for that many workers and their sequences; returns its descriptor."""
         fd = os.memfd_create("sluice-slots", 0)
-        os.ftruncate(fd, workers * _SLOT_BYTES)
+        os.ftruncate(fd, workers * _SLOT_BYTES + TABLE_BYTES)
         return fd
 
     def write(self, worker: int, connections: int, state: SlotState, alive_ns: int) -> None:

@@ -36,6 +36,8 @@ class Limits:
         max_in_flight: requests under way (503 beyond).
         max_buffered_bytes: bodies held for retries, mirrors and sequences, all requests together (503 beyond).
         max_held_bytes: body of one request that may be held; a larger one streams and gives up its retry.
+        max_gathered_bytes: body of one request that must be read whole for its sequence or its queue timeout (413
+            beyond).
         stream_above_bytes: larger bodies are forwarded as they arrive.
         head_timeout_s: time from a request's first byte to its last header (408 beyond).
         body_timeout_s: longest pause while a body arrives (408 beyond).
@@ -56,6 +58,7 @@ class Limits:
     max_in_flight: Annotated[int, Ge(1), Le(1_000_000)] = 8192
     max_buffered_bytes: Annotated[int, Ge(0), Le(1 << 40)] = 256 << 20
     max_held_bytes: Annotated[int, Ge(0), Le(1 << 34)] = 256 << 10
+    max_gathered_bytes: Annotated[int, Ge(0), Le(1 << 34)] = 64 << 20
     stream_above_bytes: Annotated[int, Ge(0), Le(1 << 30)] = 64 << 10
     head_timeout_s: Annotated[float, Gt(0), Le(3600)] = 10.0
     body_timeout_s: Annotated[float, Gt(0), Le(3600)] = 30.0

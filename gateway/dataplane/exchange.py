@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gateway import errors
 from gateway.core.histogram import index
 from gateway.core.retry import Answer, classify, within_budget
+from gateway.dataplane.affinity import SequenceStep
 from gateway.dataplane.mirror import ShadowCopy
 from gateway.dataplane.plan import InferPlan
 from gateway.dataplane.pool import BackendRuntime
@@ -54,12 +55,14 @@ class Exchange:
         "_copies",
         "_counts",
         "_head",
+        "_header_line",
         "_held",
         "_hold_bound",
         "_plan",
         "_request_id",
         "_retrying",
         "_sent_at",
+        "_sequence",
         "_service",
         "_started",
         "_started_at",
@@ -81,6 +84,8 @@ class Exchange:
         plan: InferPlan,
         variant: VariantRuntime,
         body: bytes | None,
+        sequence: SequenceStep | None,
+        header_line: bytes = b"",
     ) -> None:
         now = perf_counter()
         self._service = service
@@ -88,7 +93,10 @@ class Exchange:
         self._head = head
         self._plan = plan
         self._variant = variant
-        self._counts = variant.pinned_counts if plan.pinned else variant.counts
+        self._sequence = sequence
+        self._header_line = header_line  # Inference-Header-Content-Length, where the gateway has changed the JSON
+        drawn = not plan.pinned and (sequence is None or sequence.start)
+        self._counts = variant.counts if drawn else variant.pinned_counts
         self._request_id = head.request_id or service.next_request_id()
         self._started_at = now
         self.deadline = now + plan.timeout_s
@@ -136,7 +144,7 @@ class Exchange:
         service.in_flight += 1
         service.deadlines.add(self)
         if route.shadows:
-            self._copies = service.mirror.sample(route)
+            self._copies = service.mirror.sample(route, self._sequence)
         if not self._complete:
             self._hold_bound = self._bound_of_hold()
             self._held = []
@@ -165,11 +173,16 @@ class Exchange:
             self._service.answer_fault(connection, fault, self._plan.route.name, self._request_id)
 
     def _attempt(self, avoid: BackendRuntime | None) -> None:
-        pool = self._variant.pool
-        backend = pool.lease(avoid)
+        pool, sequence = self._variant.pool, self._sequence
+        if sequence is not None and sequence.backend is not None:
+            backend = pool.lease_on(sequence.backend)
+        else:
+            backend = pool.lease(avoid)
         if backend is None:
             self._fail(errors.SHED_BACKEND if pool.available else errors.NO_BACKEND)
             return
+        if sequence is not None:
+            self._service.affinity.placed(sequence, backend)
         self._attempts += 1
         self._backend = backend
         upstream = backend.take_idle()
@@ -202,7 +215,7 @@ class Exchange:
             parts = tuple(self._held or ())
             length = head.content_length
         if length >= 0:
-            framing = b"Content-Length: %d\r\nx-request-id: " % length
+            framing = b"Content-Length: %d\r\n%bx-request-id: " % (length, self._header_line)
         else:
             framing = b"Transfer-Encoding: chunked\r\nx-request-id: "
             parts = tuple(piece for part in parts for piece in encode_chunk(part))
@@ -266,7 +279,7 @@ class Exchange:
     def _send_copies(self) -> None:
         body = self._body if self._held is None else b"".join(self._held)
         for copy in self._copies:
-            copy.send(self._head, self._plan, body, self._request_id)
+            copy.send(self._plan, body, self._header_line, self._request_id)
 
     # the response (client.Consumer)
 
@@ -282,7 +295,7 @@ class Exchange:
         status = head.status
         if status >= 400:
             alternatives = len(self._variant.pool.available) - 1
-            if classify(status, body, alternatives) is Answer.ELSEWHERE and self._may_retry():
+            if classify(status, body, alternatives) is Answer.ELSEWHERE and self._may_retry(None):
                 self._retry()
                 return
         if self._plan.stream and _STREAM_ERROR in body:
@@ -396,16 +409,21 @@ class Exchange:
     # retries
 
     def _attempt_failed(self, fault: Fault) -> None:
-        if self._may_retry():
+        if self._may_retry(fault):
             self._retry()
-        else:
-            self._fail(fault)
+            return
+        if self._sequence is not None:
+            self._service.affinity.lost(self._sequence)
+            fault = errors.SEQUENCE_LOST
+        self._fail(fault)
 
-    def _may_retry(self) -> bool:
+    def _may_retry(self, fault: Fault | None) -> bool:
+        """Whether another attempt is allowed after a failure, or (None) after an answer that says "not here"."""
         service = self._service
         return (
             not self._started
             and self._complete
+            and (self._sequence is None or (self._sequence.start and fault is errors.CONNECT_FAILED))
             and (self._held is not None or self._body_bytes == len(self._body))
             and self._attempts <= self._plan.route.config.retries
             and within_budget(service.retrying - self._retrying, service.in_flight)

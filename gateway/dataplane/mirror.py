@@ -3,20 +3,24 @@
 A copy has its own pool, connections, bound and deadline. Whatever happens to it is counted and forgotten.
 """
 
+from hashlib import blake2b
 from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.core.histogram import index
+from gateway.dataplane.affinity import SequenceStep
 from gateway.dataplane.plan import InferPlan
 from gateway.dataplane.pool import BackendRuntime
 from gateway.dataplane.table import RouteRuntime, ShadowRuntime
 from gateway.errors import Fault
 from gateway.http.client import UpstreamConnection
-from gateway.http.head import RequestHead, ResponseHead
+from gateway.http.head import ResponseHead
 
 if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
+
+_MAX_BROKEN = 10_000
 
 
 class ShadowCopy:
@@ -27,10 +31,22 @@ class ShadowCopy:
         deadline: end of its time, perf_counter seconds.
     """
 
-    __slots__ = ("_backend", "_data", "_received", "_sent_at", "_service", "_status", "_upstream", "deadline", "shadow")
+    __slots__ = (
+        "_backend",
+        "_data",
+        "_received",
+        "_sent_at",
+        "_sequence",
+        "_service",
+        "_status",
+        "_upstream",
+        "deadline",
+        "shadow",
+    )
 
-    def __init__(self, service: "DataPlane", shadow: ShadowRuntime) -> None:
+    def __init__(self, service: "DataPlane", shadow: ShadowRuntime, sequence: bytes | None) -> None:
         self._service = service
+        self._sequence = sequence
         self.shadow = shadow
         self._backend: BackendRuntime | None = None
         self._upstream: UpstreamConnection | None = None
@@ -41,11 +57,21 @@ class ShadowCopy:
         self.deadline = 0.0
 
     def drop(self, reason: str) -> None:
-        """Gives the copy up before it was sent."""
+        """Gives the copy up before it was sent, and with it the rest of its sequence."""
         dropped = self.shadow.counts.dropped
         dropped[reason] = dropped.get(reason, 0) + 1
+        if self._sequence is not None:
+            self._service.mirror.break_off(self._sequence)
 
-    def send(self, head: RequestHead, plan: InferPlan, body: bytes, request_id: bytes) -> None:
+    def _lease(self) -> BackendRuntime | None:
+        """Any backend, but for a sequence always the same one as long as it is there (rendezvous hashing)."""
+        pool = self.shadow.variant.pool
+        if self._sequence is None or not pool.available:
+            return pool.lease()
+        key = self._sequence
+        return pool.lease_on(max(pool.available, key=lambda b: blake2b(b.digest + key, digest_size=8).digest()))
+
+    def send(self, plan: InferPlan, body: bytes, header_line: bytes, request_id: bytes) -> None:
         """Sends the copy, or drops it when the shadow is behind."""
         shadow, service = self.shadow, self._service
         if len(body) > shadow.config.max_body_bytes:
@@ -54,7 +80,7 @@ class ShadowCopy:
         if shadow.in_flight >= shadow.config.max_in_flight or service.buffered + len(body) > service.max_buffered:
             self.drop("busy")
             return
-        backend = shadow.variant.pool.lease()
+        backend = self._lease()
         if backend is None:
             self.drop("no_backend")
             return
@@ -65,7 +91,8 @@ class ShadowCopy:
             (
                 plan.lines(shadow.variant),
                 backend.host_line,
-                b"Content-Length: %d\r\nx-sluice-shadow: true\r\nx-request-id: %b\r\n\r\n" % (len(body), request_id),
+                b"Content-Length: %d\r\n%bx-sluice-shadow: true\r\nx-request-id: %b\r\n\r\n"
+                % (len(body), header_line, request_id),
                 body,
             )
         )
@@ -155,13 +182,28 @@ class ShadowCopy:
 
 
 class Mirror:
-    """Draws which requests are copied."""
+    """Draws which requests are copied; a sequence is copied whole or not at all."""
 
-    __slots__ = ("_service",)
+    __slots__ = ("_broken", "_service")
 
     def __init__(self, service: "DataPlane") -> None:
         self._service = service
+        self._broken: dict[bytes, None] = {}  # sequences that lost a copy, oldest first
 
-    def sample(self, route: RouteRuntime) -> list[ShadowCopy]:
+    def sample(self, route: RouteRuntime, step: SequenceStep | None) -> list[ShadowCopy]:
         """The copies that one request of a route gets, drawn independently for each shadow."""
-        return [ShadowCopy(self._service, shadow) for shadow in route.shadows if random() < shadow.chance]
+        if step is None:
+            return [ShadowCopy(self._service, shadow, None) for shadow in route.shadows if random() < shadow.chance]
+        if step.start:
+            self._broken.pop(step.key, None)
+        elif step.key in self._broken:
+            return []
+        # The key decides, so that every request of a sequence, at every worker, is decided alike.
+        point = int.from_bytes(step.key[8:], "little") / 2**64
+        return [ShadowCopy(self._service, shadow, step.key) for shadow in route.shadows if point < shadow.chance]
+
+    def break_off(self, sequence: bytes) -> None:
+        """No further request of this sequence is copied: the shadow has missed one."""
+        self._broken[sequence] = None
+        if len(self._broken) > _MAX_BROKEN:
+            del self._broken[next(iter(self._broken))]

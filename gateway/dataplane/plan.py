@@ -33,10 +33,12 @@ class InferPlan:
         self.timeout_s = timeout_s
         self.stream = target.endpoint is Endpoint.GENERATE_STREAM
         self._action = b"/" + target.endpoint.name.lower().encode() + target.query
+        # With a queue timeout written into it, the JSON's length changes with every request.
+        own = _OWN | {b"inference-header-content-length"} if route.config.triton_timeout else _OWN
         self._fields = b"".join(
             b"%s: %s\r\n" % (name, value)
             for name, value in head.headers
-            if (lower := name.lower()) not in _OWN and not lower.startswith(b"x-sluice-")
+            if (lower := name.lower()) not in own and not lower.startswith(b"x-sluice-")
         )
         self._lines: dict[VariantRuntime, bytes] = {}
 

@@ -13,6 +13,7 @@ from gateway.core.pool import Backend, Pool
 from gateway.errors import ConfigError
 from gateway.http.client import UpstreamConnection
 from gateway.http.head import Heads
+from gateway.sequences import short_digest
 from gateway.telemetry.records import BackendStatus
 
 
@@ -24,6 +25,7 @@ class BackendRuntime:
         weight: relative capacity.
         host_line: the Host field for requests to it.
         health: probes' and observations' view.
+        digest: stands for the backend in the node's sequence table.
     """
 
     def __init__(self, pool: "PoolRuntime", config: Backend, heads: Heads, max_head_bytes: int) -> None:
@@ -36,6 +38,7 @@ class BackendRuntime:
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.tls = ssl.create_default_context() if parts.scheme == "https" else None
         self.host_line = b"Host: %s\r\n" % parts.netloc.encode()
+        self.digest = short_digest(config.url)
         self.health = Health(up=True)
         self.in_flight = 0
         self.idle: list[UpstreamConnection] = []
@@ -165,6 +168,14 @@ class PoolRuntime:
             found.in_flight += 1
             found.requests += 1
         return found
+
+    def lease_on(self, backend: BackendRuntime) -> BackendRuntime | None:
+        """Takes a lease on one given backend; None when it is full."""
+        if backend.in_flight >= self.max_in_flight:
+            return None
+        backend.in_flight += 1
+        backend.requests += 1
+        return backend
 
     def eject(self, backend: BackendRuntime) -> None:
         """Takes a backend out for a while, unless too many are out."""

@@ -75,9 +75,15 @@ class Prober:
             await asyncio.sleep(probe.interval_s * (0.9 + 0.2 * random()))
 
     async def _learn(self, table: Table) -> None:
-        unknown = [variant for route in table.routes.values() for variant in route.variants]
+        unknown = [(route, variant) for route in table.routes.values() for variant in route.variants]
         while unknown:
-            unknown = [variant for variant in unknown if not await self._learn_one(variant)]
+            missing = []
+            for route, variant in unknown:
+                if await self._learn_one(variant):
+                    route.learned()
+                else:
+                    missing.append((route, variant))
+            unknown = missing
             if unknown:
                 await asyncio.sleep(_LEARN_PAUSE_S)
 

@@ -7,8 +7,11 @@ from typing import Any, Protocol
 
 from gateway.config import Config
 from gateway.core.route import RouteTable
+from gateway.core.v2body import with_queue_timeout
+from gateway.dataplane.affinity import Affinity
 from gateway.dataplane.deadlines import Deadlines
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.gather import Gathering
 from gateway.dataplane.local import LocalExchange
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.plan import InferPlan, LocalPlan, decide
@@ -21,6 +24,7 @@ from gateway.http.client import UpstreamConnection
 from gateway.http.head import Heads, RequestHead
 from gateway.http.reply import error_body, reply
 from gateway.http.server import ServerConnection
+from gateway.sequences import SequenceTable
 
 
 class Caller(Protocol):
@@ -66,7 +70,7 @@ class DataPlane:
         retrying: exchanges in flight that have been tried more than once.
     """
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, sequences: SequenceTable) -> None:
         self.config = config
         self.limits = config.limits
         self.loop = loop
@@ -77,6 +81,7 @@ class DataPlane:
         self.deadlines = Deadlines(loop)
         self.counters = Counters()
         self.mirror = Mirror(self)
+        self.affinity = Affinity(self, sequences)
         self.in_flight = 0
         self.max_in_flight = config.limits.max_in_flight
         self.buffered = 0
@@ -127,7 +132,10 @@ class DataPlane:
         if plan is None:
             plan = head.plan = decide(head, self.table)
         if type(plan) is InferPlan:
-            exchange = Exchange(self, connection, head, plan, plan.fixed or plan.route.random_variant(), body)
+            route = plan.route
+            if not route.stateless or route.config.triton_timeout:
+                return self._begin_read(connection, head, plan, body)
+            exchange = Exchange(self, connection, head, plan, plan.fixed or route.random_variant(), body, None)
             exchange.start()
             return exchange
         if type(plan) is LocalPlan:
@@ -137,6 +145,43 @@ class DataPlane:
         assert isinstance(plan, Fault)
         self.answer_fault(connection, plan, "", head.request_id)
         return _ANSWERED
+
+    def _begin_read(
+        self, connection: ServerConnection, head: RequestHead, plan: InferPlan, body: bytes | None
+    ) -> server.Exchange:
+        """Begins a request whose body says where it must go, or is to be changed."""
+        if body is None:
+            bound = self.limits.max_gathered_bytes
+            gathering = Gathering(connection, head, plan, bound, self._claim, self._begin_read, self.answer_fault)
+            gathering.start()
+            return gathering
+        step = self.affinity.resolve(plan, head, body)
+        if isinstance(step, Fault):
+            self.answer_fault(connection, step, plan.route.name, head.request_id)
+            return _ANSWERED
+        variant = step.variant if step is not None else plan.fixed or plan.route.random_variant()
+        line = b""
+        if plan.route.config.triton_timeout:
+            body, line = self._with_timeout(head, body, int(plan.timeout_s * 1e6))
+        exchange = Exchange(self, connection, head, plan, variant, body, step, line)
+        exchange.start()
+        return exchange
+
+    @staticmethod
+    def _with_timeout(head: RequestHead, body: bytes, timeout_us: int) -> tuple[bytes, bytes]:
+        """A body with Triton's queue timeout set, and its header length as a field; compressed ones stay as they are."""
+        length = head.header_length
+        if b"content-encoding" not in head.fields:
+            json = with_queue_timeout(body if length < 0 else body[:length], timeout_us)
+            body, length = (json, -1) if length < 0 else (json + body[length:], len(json))
+        return body, b"" if length < 0 else b"Inference-Header-Content-Length: %d\r\n" % length
+
+    def _claim(self, size: int) -> bool:
+        """Counts bytes of gathered bodies; False when the worker's bound is reached."""
+        if size > 0 and self.buffered + size > self.max_buffered:
+            return False
+        self.buffered += size
+        return True
 
     def refusal(self, head: RequestHead) -> Fault | None:
         """Why a request would be refused whatever its body, if so."""

@@ -57,7 +57,11 @@ class ShadowRuntime:
 
 
 class RouteRuntime:
-    """A route ready to serve."""
+    """A route ready to serve.
+
+    Attributes:
+        stateless: no model behind it keeps state over requests, so that nobody has to look into bodies.
+    """
 
     __slots__ = (
         "_bounds",
@@ -67,11 +71,13 @@ class RouteRuntime:
         "_variant_header",
         "by_name",
         "config",
+        "epoch",
         "max_in_flight",
         "name",
         "primary",
         "shadows",
         "state",
+        "stateless",
         "timeout_s",
         "variants",
     )
@@ -87,6 +93,8 @@ class RouteRuntime:
         self.by_name = {variant.config.name: variant for variant in variants}
         self.primary = self.by_name[config.primary.name]
         self.max_in_flight = config.max_in_flight
+        self.epoch = config.epoch
+        self.stateless = False
         self.timeout_s = config.timeout_s
         self._bounds = thresholds([variant.config.weight for variant in variants])
         self._salt = (config.salt or config.name).encode()
@@ -96,6 +104,10 @@ class RouteRuntime:
             (match.header.lower().encode(), match.value.encode(), self.by_name[match.variant])
             for match in config.matches
         ]
+
+    def learned(self) -> None:
+        """Renews `stateless` after something became known of a variant's model."""
+        self.stateless = all(variant.sequences is False for variant in self.variants)
 
     def fixed_variant(self, head: RequestHead, version: str) -> VariantRuntime | Fault | None:
         """The variant that the head alone decides: by version, header, rule or sticky key; None means by chance."""

@@ -38,8 +38,8 @@ class Worker:
         self._boot = boot
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
-        self._plane = DataPlane(boot.config, self._loop)
         self._slots = Slots(boot.slots_fd, boot.config.workers)
+        self._plane = DataPlane(boot.config, self._loop, self._slots.sequences())
         self._stop = asyncio.Event()
         self._link = ControlLink(boot.control_path, self._hello, self._plane.publish)
 

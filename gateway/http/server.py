@@ -373,6 +373,11 @@ class ServerConnection(asyncio.Protocol):
             return b"Connection: keep-alive\r\n"
         return b""
 
+    def replace(self, exchange: Exchange) -> None:
+        """Another exchange takes over the present request, unless it has answered already."""
+        if self.phase is Phase.WAIT:
+            self._exchange = exchange
+
     def write(self, data: bytes | memoryview) -> None:
         """Sends a part of the present response."""
         if self.transport is not None:
