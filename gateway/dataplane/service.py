@@ -169,7 +169,7 @@ class DataPlane:
 
     @staticmethod
     def _with_timeout(head: RequestHead, body: bytes, timeout_us: int) -> tuple[bytes, bytes]:
-        """A body with Triton's queue timeout set, and its header length as a field; compressed ones stay as they are."""
+        """A body with Triton's queue timeout set, and its header length as a field; compressed ones stay."""
         length = head.header_length
         if b"content-encoding" not in head.fields:
             json = with_queue_timeout(body if length < 0 else body[:length], timeout_us)
