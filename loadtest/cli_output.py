@@ -13,6 +13,9 @@ from loadtest.errors import LoadTestError
 
 out: Final = Console(highlight=False)
 err: Final = Console(stderr=True, highlight=False)
+for _console in (out, err):
+    if not _console.is_terminal:
+        _console.width = 160  # a pipe has no width, and a table cut at 80 columns helps nobody
 _INTERRUPTED: Final = 130
 
 

@@ -94,7 +94,7 @@ def compare(
 ) -> None:
     """Set two runs, or two parts of one run, side by side: ratios with 95 % intervals.
 
-    Two arms of one run are compared slice by slice as pairs. Exit codes: 0 compared, 2 usage, 3 file.
+    Parts of one run are compared slice by slice as pairs. Exit codes: 0 compared, 2 usage, 3 file.
     """
     with errors():
         from loadtest.report.terminal import print_comparison  # noqa: PLC0415 (rich tables only where needed)
@@ -105,8 +105,7 @@ def compare(
             raise UsageError("one result needs --select-a and --select-b that differ, as in arm=gateway and arm=direct")
         names = [" ".join(filter(None, (path.stem, where))) for path, where in ((a, select_a), (b or a, select_b))]
         sides = [results.side(r, w, n) for r, w, n in zip((first, second), (select_a, select_b), names, strict=True)]
-        paired = b is None and len(first.arms) == 2 and set(sides[0].slices).isdisjoint(sides[1].slices)
-        compared = comparing.compare(*sides, paired=paired)
+        compared = comparing.compare(*sides, paired=b is None)
         if json_file:
             results.write(json_file, compared)
         if output is Format.JSON:

@@ -1,8 +1,8 @@
 """Two sets of time slices set side by side: ratios with bootstrap confidence intervals.
 
 Requests within a second share their luck (a pause, a batch, a neighbour), so whole slices of time are resampled,
-never single requests. In a run with two arms the slices come in neighbouring pairs and are resampled as pairs, which
-takes slow changes of the machine out of the comparison.
+never single requests. Two parts of one run (arms that took turns, variants that ran side by side) have slices that
+belong together and are resampled as pairs, which takes slow changes of the machine out of the comparison.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ class Side(msgspec.Struct, frozen=True):
 
 
 def compare(a: Side, b: Side, *, paired: bool, seed: int = 0) -> Comparison:
-    """Compare side `a` with side `b`; `paired` when both are arms of one run that took turns, slice by slice."""
+    """Compare side `a` with side `b`; `paired` when both are parts of one run, slice by slice."""
     if paired:
         both = min(len(a.slices), len(b.slices))
         a, b = (Side(s.name, s.cells, s.slices[:both], s.slice_s) for s in (a, b))

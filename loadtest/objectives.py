@@ -20,8 +20,10 @@ EXIT_CODES: Final[dict[Verdict, int]] = {
 }
 Metric = Literal["latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_p999_ms", "latency_mean_ms"]
 _QUANTILES: Final = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9, "latency_p99_ms": 0.99, "latency_p999_ms": 0.999}
-# A quantile rests on the observations beyond it, a rate on the events counted: with fewer than these it is luck.
+# A tail quantile rests on the observations beyond it, a median on those on either side, a share on the events counted:
+# with fewer than these it is luck.
 _MIN_BEYOND: Final = 10
+_MIN_EITHER_SIDE: Final = 5
 _MIN_EVENTS: Final = 3
 
 
@@ -107,9 +109,9 @@ def judge(objective: Objective, group: Group | None, *, instances: int, offered_
     value: float | None = getattr(group.latency, objective.metric.removeprefix("latency_"))
     if value is None:
         return say(None, "no_data", "no request succeeded")
-    beyond = (group.requests - group.errors) * (1 - _QUANTILES.get(objective.metric, 0.5))
-    if beyond < _MIN_BEYOND:
-        return say(value, "inconclusive", f"{group.requests - group.errors} answers are too few for this quantile")
+    answers, q = group.requests - group.errors, _QUANTILES.get(objective.metric, 0.5)
+    if answers * (1 - q) < (_MIN_BEYOND if q > 0.5 else _MIN_EITHER_SIDE):
+        return say(value, "inconclusive", f"{answers} answers are too few for this figure")
     return say(value, "pass" if value < objective.below else "fail", "")
 
 

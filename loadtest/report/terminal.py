@@ -63,7 +63,7 @@ def print_result(console: Console, result: Result) -> None:
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Ratios with their intervals."""
-    how = "neighbouring slices as pairs" if comparison.paired else "slices of two runs"
+    how = "slices of one run as pairs" if comparison.paired else "slices of two runs"
     table = Table(title=f"{comparison.a} against {comparison.b} ({how}: {comparison.slices_a}, {comparison.slices_b})")
     percent = f"{100 * comparison.confidence:g} % interval"
     for column in ("metric", "a", "b", "a/b", percent, "finding"):
