@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.core.rollout_policy import OutputRule
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,10 +78,11 @@ def compare(
 
 
 def _compare_one(theirs: Tensor, mine: Tensor, rule: OutputRule) -> Comparison:
-    for what, a, b in (("datatype", theirs.datatype, mine.datatype), ("shape", theirs.shape, mine.shape)):
-        if a != b:
-            reason = f"output {theirs.name!r}: {what} {b} instead of {a}"
-            return Comparison(agree=False, reason=reason, output=theirs.name, original=str(a), candidate=str(b))
+    declared = (("datatype", theirs.datatype, mine.datatype), ("shape", str(theirs.shape), str(mine.shape)))
+    for what, expected, found in declared:
+        if expected != found:
+            reason = f"output {theirs.name!r}: {what} {found} instead of {expected}"
+            return Comparison(agree=False, reason=reason, output=theirs.name, original=expected, candidate=found)
     a, b = np.asarray(theirs.values).reshape(theirs.shape), np.asarray(mine.values).reshape(mine.shape)
     if a.size == 0:
         return AGREE
@@ -144,18 +146,19 @@ def _compare_rows(name: str, a: NDArray[np.float64], b: NDArray[np.float64], rul
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosine per row; two zero rows agree, one zero row does not; infinite rows agree only when equal."""
-    finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-    # Scaled by the largest element, so that squares of large or tiny numbers neither overflow nor vanish.
-    scaled = []
-    for rows in (a, b):
-        rows = np.where(finite[:, None], rows, 0.0)
-        top = np.abs(rows).max(axis=1, keepdims=True)
-        scaled.append(rows / np.where(top > 0, top, 1.0))
-    x, y = scaled
+    finite = np.isfinite(np.hstack([a, b])).all(axis=1)
+    x, y = _scaled(np.where(finite[:, None], a, 0.0)), _scaled(np.where(finite[:, None], b, 0.0))
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     both_zero = ~x.any(axis=1) & ~y.any(axis=1)
     found = np.where(both_zero, 1.0, np.einsum("ij,ij->i", x, y) / np.where(norms > 0, norms, 1.0))
     return np.where(finite, found, (a == b).all(axis=1).astype(np.float64))
+
+
+def _scaled(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows divided by their largest element, so that squares neither overflow nor vanish."""
+    top = np.abs(rows).max(axis=1, keepdims=True)
+    scaled: NDArray[np.float64] = rows / np.where(top > 0, top, 1.0)
+    return scaled
 
 
 def _distance(a: Array, b: Array) -> NDArray[np.float64]:
