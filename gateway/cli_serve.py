@@ -73,7 +73,7 @@ def _address(text: str, option: str, default: Listen | Admin) -> Listen:
     host = host.removeprefix("[").removesuffix("]")
     if not (port.isascii() and port.isdigit() and int(port) <= 65535) or (not colon and "." in text):
         raise ConfigError([f"{option} {text!r}: must be HOST:PORT or PORT, as in 127.0.0.1:8080"])
-    return Listen(host=host or default.host, port=int(port))
+    return Listen(host=host or default.host, port=int(port), tls=default.tls)
 
 
 def _admin(text: str, default: Admin) -> Admin:

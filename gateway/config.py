@@ -8,18 +8,20 @@ from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le, Len
 
+from gateway.config_security import Auth, Tls
 from gateway.core.pool import STRICT, Backend, Pool
 from gateway.core.route import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    """An address to listen on; port 0 takes a free one."""
+    """An address to listen on; port 0 takes a free one. With `tls` nothing else is spoken there."""
 
     __pydantic_config__: ClassVar = STRICT
 
     host: str = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535)] = 0
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +72,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admin:
-    """The admin API's address and, for anything beyond loopback, its token.
+    """The admin API's address and, for anything beyond loopback, who may use it.
 
     Attributes:
-        token_file: file whose first line is the bearer token; empty means loopback only, without a token.
+        token_file: file whose first line is a bearer token with the role admin; without this and `tokens_file` the
+            API is open, to this machine only.
+        tokens_file: hashed tokens, each with a name and a role, kept by `sluice tokens`; read again when it changes.
+        tls: with it nothing else is spoken there.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -81,6 +86,8 @@ class Admin:
     host: str = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535)] = 8081
     token_file: str = ""
+    tokens_file: str = ""
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +118,7 @@ class Config:
         store: SQLAlchemy URL of the store; empty means SQLite inside `state_dir`.
         report_interval_s: how often workers report to the controller.
         log: logging.
+        auth: who may use the data plane.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -124,6 +132,7 @@ class Config:
     store: str = ""
     report_interval_s: Annotated[float, Ge(0.05), Le(60)] = 1.0
     log: Log = field(default_factory=Log)
+    auth: Auth = field(default_factory=Auth)
 
 
 def is_loopback(host: str) -> bool:
@@ -138,7 +147,7 @@ def is_loopback(host: str) -> bool:
 
 def config_problems(config: Config) -> Iterator[Problem]:
     """Contradictions between values of sluice.yaml that are each valid."""
-    if not is_loopback(config.admin.host) and not config.admin.token_file:
+    if not is_loopback(config.admin.host) and not config.admin.token_file and not config.admin.tokens_file:
         what = f"{config.admin.host!r} is reachable from other machines; set admin.token_file or use 127.0.0.1"
         yield Problem(("admin", "host"), what)
     if config.listen.port and config.listen.port == config.admin.port:

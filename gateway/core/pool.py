@@ -16,12 +16,35 @@ class Backend:
     Attributes:
         url: `http://host:port` or `https://host:port`, without a path.
         weight: relative capacity; in-flight counts are divided by it when balancing.
+        dns: every address that the url's name has is a backend of its own, and the name is looked up again and again.
     """
 
     __pydantic_config__: ClassVar = STRICT
 
     url: Annotated[str, Len(1, 300)]
     weight: Annotated[float, Gt(0), Le(1000)] = 1.0
+    dns: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendTls:
+    """How the gateway speaks TLS to `https` backends. Files are read again when they change.
+
+    Attributes:
+        ca_file: authorities that may have signed the backends' certificates; the system's when empty.
+        cert_file: the gateway's own certificate for backends that ask for one, with its chain.
+        key_file: its private key; in `cert_file` when empty.
+        server_name: name sent to the backend (SNI) and expected in its certificate; the url's host when empty.
+        verify: check the backend's certificate. False encrypts without knowing for whom.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    ca_file: Annotated[str, Len(0, 1000)] = ""
+    cert_file: Annotated[str, Len(0, 1000)] = ""
+    key_file: Annotated[str, Len(0, 1000)] = ""
+    server_name: Annotated[str, Len(0, 253)] = ""
+    verify: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +96,11 @@ class Pool:
         max_idle: keep-alive connections kept per backend and worker.
         connect_timeout_s: time to establish a connection.
         idle_timeout_s: an idle keep-alive connection is closed after this.
-        panic_percent: with fewer available backends than this share, all are used.
+        panic_percent: with fewer available backends than this share, all are used but the drained ones.
+        slow_start_s: a backend that is new or comes back reaches its full weight after this; 0 gives it at once.
+        resolve_s: time between two look-ups of a `dns` backend's name.
+        tls: for `https` backends.
+        drained: urls of backends that get nothing new, for maintenance. Set by `sluice drain`.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -87,3 +114,7 @@ class Pool:
     panic_percent: Annotated[float, Ge(0), Le(100)] = 50.0
     probe: Probe = field(default_factory=Probe)
     ejection: Ejection = field(default_factory=Ejection)
+    slow_start_s: Annotated[float, Ge(0), Le(3600)] = 10.0
+    resolve_s: Annotated[float, Ge(0.05), Le(3600)] = 5.0
+    tls: BackendTls = field(default_factory=BackendTls)
+    drained: Annotated[tuple[Annotated[str, Len(1, 300)], ...], Len(0, 1000)] = ()
