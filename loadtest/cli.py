@@ -2,7 +2,7 @@
 
 import typer
 
-from loadtest import cli_knee, cli_run
+from loadtest import cli_knee, cli_overhead, cli_run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,3 +15,4 @@ app.command()(cli_knee.knee)
 app.command()(cli_knee.ceiling)
 app.command()(cli_run.scenarios)
 app.command()(cli_run.worker)
+app.command()(cli_overhead.overhead)

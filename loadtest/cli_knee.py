@@ -8,12 +8,13 @@ import typer
 
 from loadtest import errors as codes
 from loadtest import knee as kneeing
-from loadtest import machine, nginx_stub, results, scenario_file
+from loadtest import machine, results, scenario_file
 from loadtest.cli_output import Format, OutputOption, err, errors, out, print_json
 from loadtest.cli_run import HostOption, ProcessesOption, ScenarioOption
 from loadtest.errors import UsageError
 from loadtest.execute import Options, execute
 from loadtest.locust_process import Workers
+from loadtest.overhead import stub
 from loadtest.plan import Arm
 from loadtest.scenario import Scenario, Steady
 
@@ -108,7 +109,7 @@ def ceiling(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Measure what Locust itself can send, against an nginx stub: no server can be shown to be faster than this."""
-    with errors(), nginx_stub.running() as port:
+    with errors(), stub.running() as port:
         from loadtest.report.terminal import number  # noqa: PLC0415
 
         found: list[Ceiling] = []
