@@ -34,11 +34,14 @@ def render(result: Overhead, command: str) -> str:
     """The page. `command` repeats the run."""
     machine = result.machine
     versions = ", ".join(f"{name} {version}" for name, version in result.programs.items())
-    parts = [
-        "# What a proxy costs per request",
+    taken = (
         f"Taken {result.taken_at} with `{command}` on {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['kernel']}, Python {machine['python']}; {versions}. Ratios carry over to other machines better "
-        "than microseconds do.",
+        "than microseconds do."
+    )
+    parts = [
+        "# What a proxy costs per request",
+        taken,
         f"Verdict: **{result.verdict.replace('_', ' ')}**.",
     ]
     parts += [f"Note: {note}" for note in result.notes]
@@ -64,7 +67,7 @@ def render(result: Overhead, command: str) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     lines = [
-        "| arm | CPU us/request | over Envoy's (lowest to highest round) | requests/s | p50 us | added p50 us | p99 us | errors |",
+        "| arm | CPU us/request | over Envoy's (rounds) | requests/s | p50 us | added p50 us | p99 us | errors |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
