@@ -15,6 +15,7 @@ class Loaded(Protocol):
 
 
 T = TypeVar("T", bound=Loaded)
+_COLDEST = 0.1
 
 
 def choose(backends: Sequence[T], random01: float) -> T | None:
@@ -32,3 +33,8 @@ def choose(backends: Sequence[T], random01: float) -> T | None:
     j = int((spot - i) * (n - 1))
     a, b = backends[i], backends[j if j < i else j + 1]
     return a if (a.in_flight + 1) / a.weight <= (b.in_flight + 1) / b.weight else b
+
+
+def warmth(age_s: float, slow_start_s: float) -> float:
+    """The share of its weight that a backend of that age has: a tenth at first, all of it after `slow_start_s`."""
+    return 1.0 if age_s >= slow_start_s else max(_COLDEST, age_s / slow_start_s)

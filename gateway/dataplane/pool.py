@@ -1,16 +1,16 @@
 """Backends at run time: keep-alive connections, leases, health, and the choice among them."""
 
 import asyncio
-import ssl
-from collections.abc import Callable
 from random import random
 from time import perf_counter
-from urllib.parse import urlsplit
+from typing import Protocol
 
 from gateway.core.balance import choose
 from gateway.core.health import Health, may_eject, panics
-from gateway.core.pool import Backend, Pool
-from gateway.errors import ConfigError
+from gateway.core.pool import Pool
+from gateway.dataplane.addresses import Address, address
+from gateway.dataplane.tlsfiles import PoolTls
+from gateway.dataplane.warming import Warming
 from gateway.http.client import UpstreamConnection
 from gateway.http.head import Heads
 from gateway.sequences import short_digest
@@ -22,24 +22,24 @@ class BackendRuntime:
 
     Attributes:
         in_flight: leases held now, lingering ones included.
-        weight: relative capacity.
+        full_weight: relative capacity.
+        weight: the same, less while it is new.
         host_line: the Host field for requests to it.
         health: probes' and observations' view.
+        drained: it gets nothing new, for maintenance.
+        watched: it is being probed.
         digest: stands for the backend in the node's sequence table.
     """
 
-    def __init__(self, pool: "PoolRuntime", config: Backend, heads: Heads, max_head_bytes: int) -> None:
-        parts = urlsplit(config.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
-            raise ConfigError([f"backend url {config.url!r} is not http(s)://host:port"])
-        self.url = config.url
-        self.weight = config.weight
-        self.host = parts.hostname
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self.host_line = b"Host: %s\r\n" % parts.netloc.encode()
-        self.digest = short_digest(config.url)
-        self.health = Health(up=True)
+    def __init__(self, pool: "PoolRuntime", place: Address, up: bool, heads: Heads, max_head_bytes: int) -> None:
+        self.url = place.url
+        self.place = place
+        self.full_weight = self.weight = place.weight
+        self.host_line = b"Host: %s\r\n" % place.authority.encode()
+        self.digest = short_digest(place.url)
+        self.health = Health(up=up)
+        self.drained = False
+        self.watched = False
         self.in_flight = 0
         self.idle: list[UpstreamConnection] = []
         self.open = 0
@@ -65,13 +65,16 @@ class BackendRuntime:
     async def connect(self) -> UpstreamConnection:
         """A new connection; raises OSError or TimeoutError."""
         self.connects += 1
+        place, pool = self.place, self._pool
         try:
-            async with asyncio.timeout(self._pool.config.connect_timeout_s):
+            tls = pool.tls.context() if place.tls else None
+            async with asyncio.timeout(pool.config.connect_timeout_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: UpstreamConnection(self, self._heads, self._max_head_bytes),
-                    self.host,
-                    self.port,
-                    ssl=self.tls,
+                    place.host,
+                    place.port,
+                    ssl=tls,
+                    server_hostname=(pool.config.tls.server_name or place.name) if tls else None,
                 )
         except (OSError, TimeoutError):
             self.connect_failures += 1
@@ -81,7 +84,7 @@ class BackendRuntime:
 
     def released(self, connection: UpstreamConnection) -> None:
         """Takes back a connection whose exchange ended."""
-        if self.retired or len(self.idle) >= self._pool.config.max_idle:
+        if self.retired or self.drained or len(self.idle) >= self._pool.config.max_idle:
             connection.close()
             return
         connection.idle_since = perf_counter()
@@ -93,11 +96,16 @@ class BackendRuntime:
         if connection in self.idle:
             self.idle.remove(connection)
 
-    def close_idle(self, before: float) -> None:
+    def close_idle(self, before: float = float("inf")) -> None:
         """Closes connections idle since before that time; they are the oldest at the bottom of the stack."""
         idle = self.idle
         while idle and idle[0].idle_since < before:
             idle.pop(0).close()
+
+    def retire(self) -> None:
+        """It serves no more: what is idle closes now, connections in use when their exchange ends."""
+        self.retired = True
+        self.close_idle()
 
     def observe(self, success: bool) -> None:
         """Takes in how a request to this backend ended (its own fault or not)."""
@@ -115,7 +123,7 @@ class BackendRuntime:
         return BackendStatus(
             pool=self._pool.config.name,
             url=self.url,
-            state=self.health.state(perf_counter()),
+            state="drained" if self.drained else self.health.state(perf_counter()),
             in_flight=self.in_flight,
             idle=len(self.idle),
             connects=self.connects,
@@ -126,30 +134,119 @@ class BackendRuntime:
         )
 
 
+class Watcher(Protocol):
+    """Looks after pools and their backends in the background."""
+
+    def watch_backend(self, pool: "PoolRuntime", backend: BackendRuntime) -> None:
+        """Probes it until it retires."""
+
+    def watch_names(self, pool: "PoolRuntime") -> None:
+        """Looks the pool's names up until it retires."""
+
+
 class PoolRuntime:
     """The backends of one pool and which of them may take requests.
 
     Attributes:
         available: cached result of health over all backends; `refresh` renews it when health changed.
+        tls: for connections to https backends.
+        retired: the pool exists no more.
     """
 
-    def __init__(self, config: Pool, heads: Heads, max_head_bytes: int) -> None:
+    def __init__(self, config: Pool, heads: Heads, max_head_bytes: int, watcher: Watcher) -> None:
         self.config = config
-        self.backends = [BackendRuntime(self, backend, heads, max_head_bytes) for backend in config.backends]
-        self.available: list[BackendRuntime] = list(self.backends)
+        self.backends: list[BackendRuntime] = []
+        self.available: list[BackendRuntime] = []
         self.max_in_flight = config.max_in_flight
+        self.tls = PoolTls(config.tls, config.name)
+        self.retired = False
+        self._resolved: dict[str, tuple[str, ...]] = {}
+        self._warming = Warming()
+        self._heads = heads
+        self._max_head_bytes = max_head_bytes
+        self._watcher = watcher
+        self._names_watched = False
+        self._populate()
+
+    def reconfigure(self, config: Pool) -> None:
+        """Takes over other settings; a backend that stays keeps its connections, leases and health."""
+        before = self.config
+        self.config, self.max_in_flight = config, config.max_in_flight
+        if config.tls != before.tls:
+            self.tls = PoolTls(config.tls, config.name)
+            self.reconnect()
+        self._populate()
+
+    def resolved(self, url: str, hosts: tuple[str, ...]) -> None:
+        """The name in that backend's url has these addresses now."""
+        if self._resolved.get(url) != hosts:
+            self._resolved[url] = hosts
+            self._populate()
+
+    def _populate(self) -> None:
+        """Makes `backends` what the settings and the names say."""
+        wanted: dict[str, Address] = {}
+        for backend in self.config.backends:
+            hosts = self._resolved.get(backend.url, ()) if backend.dns else ("",)
+            for host in hosts:
+                place = address(backend, host)
+                wanted.setdefault(place.url, place)
+        kept: list[BackendRuntime] = []
+        for runtime in self.backends:
+            place_now = wanted.pop(runtime.url, None)
+            if place_now is None:
+                runtime.retire()
+                continue
+            if place_now != runtime.place:
+                runtime.place, runtime.full_weight = place_now, place_now.weight
+                self._warming.end(runtime)
+            kept.append(runtime)
+        # Beside backends that serve, a new one must answer a probe before it gets requests.
+        up = not kept or not self.config.probe.interval_s
+        fresh = [BackendRuntime(self, place, up, self._heads, self._max_head_bytes) for place in wanted.values()]
+        first = not self.backends
+        self.backends = kept + fresh
+        for runtime in self.backends:
+            runtime.drained = runtime.url in self.config.drained
+            if runtime.drained:
+                runtime.close_idle()
+        if first:
+            self.available = fresh  # all are equally new: nothing to warm up against
+        self.refresh()
+        self._watch()
+
+    def _watch(self) -> None:
+        if self.config.probe.interval_s:
+            for backend in self.backends:
+                if not backend.watched:
+                    backend.watched = True
+                    self._watcher.watch_backend(self, backend)
+        if not self._names_watched and any(backend.dns for backend in self.config.backends):
+            self._names_watched = True
+            self._watcher.watch_names(self)
 
     def refresh(self) -> None:
-        """Renews `available`; in panic all backends are in it."""
+        """Renews `available`; in panic all backends are in it but the drained ones."""
         now = perf_counter()
-        fit = [backend for backend in self.backends if backend.health.available(now)]
-        self.available = list(self.backends) if panics(len(self.backends), len(fit), self.config.panic_percent) else fit
+        usable = [backend for backend in self.backends if not backend.drained]
+        fit = [backend for backend in usable if backend.health.available(now)]
+        before = self.available
+        self.available = usable if panics(len(usable), len(fit), self.config.panic_percent) else fit
+        for backend in self.available:
+            if backend not in before:
+                self._warming.begin(backend, self.config.slow_start_s)
+
+    def reconnect(self) -> None:
+        """Lets the next requests make new connections, with what TLS says now."""
+        for backend in self.backends:
+            if backend.place.tls:
+                backend.close_idle()
 
     @property
     def healthy(self) -> int:
         """How many backends their own health allows, whatever panic says."""
         now = perf_counter()
-        return sum(backend.health.available(now) for backend in self.backends)
+        return sum(backend.health.available(now) for backend in self.backends if not backend.drained)
 
     def lease(self, avoid: BackendRuntime | None = None) -> BackendRuntime | None:
         """Takes a lease on one backend; None when all are full. The caller ends it with `release`.
@@ -180,8 +277,9 @@ class PoolRuntime:
     def eject(self, backend: BackendRuntime) -> None:
         """Takes a backend out for a while, unless too many are out."""
         now = perf_counter()
-        out = sum(not other.health.available(now) for other in self.backends)
-        if may_eject(len(self.backends), out, self.config.ejection.max_percent):
+        usable = [other for other in self.backends if not other.drained]
+        out = sum(not other.health.available(now) for other in usable)
+        if may_eject(len(usable), out, self.config.ejection.max_percent):
             until = backend.health.eject(now, self.config.ejection, random())
             backend.ejections += 1
             asyncio.get_running_loop().call_later(max(until - now, 0.0) + 0.001, self.refresh)
@@ -189,32 +287,31 @@ class PoolRuntime:
 
     def retire(self) -> None:
         """Closes what is idle; connections in use close when their exchange ends."""
+        self.retired = True
         for backend in self.backends:
-            backend.retired = True
-            while backend.idle:
-                backend.idle.pop().close()
+            backend.retire()
 
 
 class Pools:
-    """All pools of a worker, kept over generations as long as their configuration stays the same."""
+    """All pools of a worker, kept over generations."""
 
-    def __init__(self, heads: Heads, max_head_bytes: int, started: Callable[[PoolRuntime], None]) -> None:
+    def __init__(self, heads: Heads, max_head_bytes: int, watcher: Watcher) -> None:
         self.by_name: dict[str, PoolRuntime] = {}
         self._heads = heads
         self._max_head_bytes = max_head_bytes
-        self._started = started
+        self._watcher = watcher
 
     def update(self, configs: tuple[Pool, ...]) -> None:
         """Makes the running pools those of the configuration."""
         wanted = {config.name: config for config in configs}
-        for name, pool in list(self.by_name.items()):
-            if wanted.get(name) != pool.config:
-                del self.by_name[name]
-                pool.retire()
+        for name in [name for name in self.by_name if name not in wanted]:
+            self.by_name.pop(name).retire()
         for name, config in wanted.items():
-            if name not in self.by_name:
-                self.by_name[name] = PoolRuntime(config, self._heads, self._max_head_bytes)
-                self._started(self.by_name[name])
+            pool = self.by_name.get(name)
+            if pool is None:
+                self.by_name[name] = PoolRuntime(config, self._heads, self._max_head_bytes, self._watcher)
+            elif pool.config != config:
+                pool.reconfigure(config)
 
     def close_idle(self) -> None:
         """Closes connections that have been idle for too long."""
@@ -222,3 +319,9 @@ class Pools:
         for pool in self.by_name.values():
             for backend in pool.backends:
                 backend.close_idle(now - pool.config.idle_timeout_s)
+
+    def renew_tls(self, force: bool = False) -> None:
+        """Takes in certificates that changed."""
+        for pool in self.by_name.values():
+            if pool.tls.renew(force):
+                pool.reconnect()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.dataplane.addresses import keep_resolved, system_lookup
 from gateway.dataplane.fetch import fetch
 from gateway.dataplane.pool import BackendRuntime, PoolRuntime
 from gateway.dataplane.table import Table, VariantRuntime
@@ -28,18 +29,20 @@ class _ModelConfig(msgspec.Struct):
 
 
 class Prober:
-    """One task per backend while its pool lives, and one per generation that reads models' configurations."""
+    """One task per backend and per pool with names while they live, one per generation that reads configurations."""
 
     def __init__(self, service: "DataPlane") -> None:
         self._service = service
         self._tasks: set[asyncio.Task[None]] = set()
         self._learning: asyncio.Task[None] | None = None
 
-    def watch(self, pool: PoolRuntime) -> None:
-        """Probes every backend of a pool until the pool retires."""
-        if pool.config.probe.interval_s:
-            for backend in pool.backends:
-                self._spawn(self._probe(pool, backend))
+    def watch_backend(self, pool: PoolRuntime, backend: BackendRuntime) -> None:
+        """Probes a backend until it retires."""
+        self._spawn(self._probe(pool, backend))
+
+    def watch_names(self, pool: PoolRuntime) -> None:
+        """Looks the names of a pool up until it retires."""
+        self._spawn(keep_resolved(pool, system_lookup))
 
     def learn(self, table: Table) -> None:
         """Reads the configuration of every variant's model, again and again until all are known."""
@@ -59,8 +62,7 @@ class Prober:
         return task
 
     async def _probe(self, pool: PoolRuntime, backend: BackendRuntime) -> None:
-        probe = pool.config.probe
-        while not backend.retired:
+        while not backend.retired and (probe := pool.config.probe).interval_s:
             try:
                 reply = await fetch(backend, b"GET", b"/v2/health/ready", timeout_s=probe.timeout_s)
                 success = reply.status == 200
@@ -70,9 +72,9 @@ class Prober:
                 pool.refresh()
                 if not success:
                     # Triton waits for open connections when it exits: let go of ours at the first sign.
-                    while backend.idle:
-                        backend.idle.pop().close()
+                    backend.close_idle()
             await asyncio.sleep(probe.interval_s * (0.9 + 0.2 * random()))
+        backend.watched = False
 
     async def _learn(self, table: Table) -> None:
         unknown = [(route, variant) for route in table.routes.values() for variant in route.variants]

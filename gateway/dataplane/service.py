@@ -91,8 +91,8 @@ class DataPlane:
         self._tasks: set[asyncio.Task[None]] = set()
         self._states: dict[str, RouteState] = {}
         self._prober = Prober(self)
-        self.pools = Pools(self.heads, config.limits.max_response_head_bytes, self._prober.watch)
-        self.shadow_pools = Pools(self.heads, config.limits.max_response_head_bytes, self._prober.watch)
+        self.pools = Pools(self.heads, config.limits.max_response_head_bytes, self._prober)
+        self.shadow_pools = Pools(self.heads, config.limits.max_response_head_bytes, self._prober)
         self._id_prefix = os.urandom(8).hex().encode()
         self._ids = 0
         self.table = Table(RouteTable(), self.pools, self.shadow_pools, self.counters, self._states)
