@@ -228,12 +228,11 @@ class LocalExchange:
         exposing = [route for route in routes if family in route.config.expose]
         path = plan.target.path
         if plan.route is not None:
-            variant = plan.route.primary
+            model = plan.route.primary.config.model
             if plan.target.endpoint is Endpoint.MODEL_TRACE:
-                path = variant.path + b"/trace/setting"
+                path = f"/v2/models/{model}/trace/setting".encode()
             else:
-                action = plan.target.endpoint.name.lower()
-                path = f"/v2/repository/models/{variant.config.model}/{action}".encode()
+                path = f"/v2/repository/models/{model}/{plan.target.endpoint.name.lower()}".encode()
         backends = {backend.url: backend for route in exposing for backend in route.primary.pool.available}
         method = plan.method if plan.method != b"HEAD" else b"GET"
         jobs = (fetch(b, method, path, body=body, timeout_s=_LOAD_TIMEOUT_S) for b in backends.values())

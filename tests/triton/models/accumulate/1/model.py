@@ -7,7 +7,8 @@ import triton_python_backend_utils as pb
 
 
 def _item(request, name):
-    return pb.get_input_tensor_by_name(request, name).as_numpy().reshape(-1)[0]
+    tensor = pb.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy().reshape(-1)[0]
 
 
 class TritonPythonModel:
@@ -23,7 +24,7 @@ class TritonPythonModel:
         return [self._step(request) for request in requests]
 
     def _step(self, request):
-        key = _item(request, "CORRID")
+        key = _item(request, "CORRID")  # None where an instance has one sequence at a time
         total, count = (0, 0) if _item(request, "START") else self._sums.get(key, (0, 0))
         total, count = total + int(_item(request, "VALUE")), count + 1
         if _item(request, "END"):
