@@ -103,3 +103,7 @@ def main() -> None:
     except SluiceError as error:
         print(f"sluice: {error}", file=sys.stderr)
         sys.exit(int(error.exit_code))
+
+
+if __name__ == "__main__":
+    main()

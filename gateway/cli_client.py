@@ -13,6 +13,7 @@ from gateway.errors import ConfigError, RejectedError, ResourceError, SluiceErro
 
 _TIMEOUT = httpx.Timeout(30.0, connect=3.0)
 AdminUrl = Annotated[str, typer.Option("--admin-url", envvar="SLUICE_ADMIN_URL", help="The gateway's admin API.")]
+_MARK = "x-sluice-api"  # on every answer of the admin API
 DEFAULT_URL = "http://127.0.0.1:8081"
 
 
@@ -24,13 +25,9 @@ class AdminClient:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        headers = {"x-sluice-who": _who()}
+        self._headers = {"x-sluice-who": _who()}
         if token := _token():
-            headers["authorization"] = f"Bearer {token}"
-        try:
-            self._client = httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT, trust_env=False)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ConfigError([f"--admin-url {url!r} is not a URL: {error}"]) from error
+            self._headers["authorization"] = f"Bearer {token}"
 
     def get(self, path: str, **params: Any) -> Any:
         """The decoded answer to GET /api/v1`path`."""
@@ -46,9 +43,11 @@ class AdminClient:
 
     def _call(self, method: str, path: str, params: dict[str, Any], body: bytes | None) -> Any:
         given = {key: value for key, value in params.items() if value is not None}
-        headers = {"content-type": "application/json"} if body is not None else {}
+        headers = self._headers | ({"content-type": "application/json"} if body is not None else {})
         try:
-            answer = self._client.request(method, f"/api/v1{path}", params=given, content=body, headers=headers)
+            with httpx.Client(timeout=_TIMEOUT, trust_env=False) as client:
+                url = f"{self._url}/api/v1{path}"
+                answer = client.request(method, url, params=given, content=body, headers=headers)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ConfigError([f"--admin-url {self._url!r} is not a URL: {error}"]) from error
         except httpx.TimeoutException as error:
@@ -58,20 +57,16 @@ class AdminClient:
                 f"no gateway answers at {self._url} ({error}); start one with `sluice serve`, or name another with "
                 "--admin-url or SLUICE_ADMIN_URL"
             ) from error
+        if _MARK not in answer.headers:
+            raise UnreachableError(f"{self._url} answers, but is not a Sluice admin API")
         if answer.is_success:
-            try:
-                return answer.json()
-            except ValueError as error:
-                raise UnreachableError(f"{self._url} is not a Sluice admin API: its answer is not JSON") from error
+            return answer.json()
         raise _error(answer, self._url)
 
 
 def _error(answer: httpx.Response, url: str) -> SluiceError:
-    try:
-        body = answer.json()
-        text, problems = str(body["error"]), [str(problem) for problem in body.get("problems", [])]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return UnreachableError(f"{url} answered {answer.status_code} and is not a Sluice admin API")
+    body = answer.json()
+    text, problems = str(body["error"]), [str(problem) for problem in body.get("problems", [])]
     match answer.status_code:
         case 400 | 413 | 422:
             return ConfigError(problems or [text])

@@ -74,6 +74,7 @@ async def _run(boot: ControllerBoot) -> int:
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_S,
             server_header=False,
+            headers=[("x-sluice-api", "1")],  # so that a client can tell it from any other port
         )
         server = _Server(settings)
         serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=boot.admin_fd)]))

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,26 @@ class Group:
     log: Path
     data_url: str = ""
     admin_url: str = ""
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=15))
 
     def get(self, path: str) -> Any:
         """The admin API's answer."""
-        answer = httpx.get(f"{self.admin_url}/api/v1{path}", timeout=10, trust_env=False)
+        answer = self.http.get(f"{self.admin_url}/api/v1{path}")
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def put(self, routes: dict[str, Any], **params: Any) -> httpx.Response:
         """Applies routes."""
         url = f"{self.admin_url}/api/v1/routes"
-        return httpx.put(url, json=routes, params={"verify": False, **params}, timeout=15, trust_env=False)
+        return self.http.put(url, json=routes, params={"verify": False, **params})
 
     def served(self) -> tuple[int, int, int]:
         """One request: slot and process id of the worker that answered, and the generation it serves."""
-        worker, pid, generation = httpx.get(self.data_url, timeout=10, trust_env=False).text.split()
+        host, port = self.data_url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+        worker, pid, generation = answer.rpartition(b"\r\n\r\n")[2].split()
         return int(worker), int(pid), int(generation)
 
     def children(self) -> dict[str, int]:
@@ -105,8 +111,10 @@ def start(settings: dict[str, Any], log: Path, mode: str = "") -> Iterator[Group
             env={**os.environ, "STANDIN": mode},
         )
     try:
-        yield Group(process, log)
+        group = Group(process, log)
+        yield group
     finally:
+        group.http.close()
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:

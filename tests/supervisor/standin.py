@@ -2,7 +2,7 @@
 
 `standin.py serve JSON` runs a supervisor from settings in JSON; `worker` and `controller` are what it starts. The
 environment variable STANDIN makes workers misbehave: `die` ends them before they serve, `hang` stops their signs of
-life, `stubborn` makes them ignore SIGTERM.
+life after the first request, `stubborn` makes them ignore SIGTERM.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class StandIn:
     async def _alive(self) -> None:
         slots = Slots(self.boot.slots_fd, self.boot.config.workers)
         slots.write(self.boot.worker, 0, SlotState.SERVING, time.monotonic_ns())
-        while _MODE != "hang":
+        while _MODE != "hang" or not self.served:
             await asyncio.sleep(0.05)
             slots.write(self.boot.worker, 0, SlotState.SERVING, time.monotonic_ns())
 
