@@ -146,7 +146,7 @@ def _compare_rows(name: str, a: NDArray[np.float64], b: NDArray[np.float64], rul
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosine per row; two zero rows agree, one zero row does not; infinite rows agree only when equal."""
-    finite = np.isfinite(np.hstack([a, b])).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack([a, b])).all(axis=1))
     x, y = _scaled(np.where(finite[:, None], a, 0.0)), _scaled(np.where(finite[:, None], b, 0.0))
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     both_zero = ~x.any(axis=1) & ~y.any(axis=1)

@@ -74,6 +74,7 @@ class Evidence:
 
     Attributes:
         slow_bucket: latency bucket above which a request is slow; fixed when the rollout starts.
+        by_key: sticky keys, not requests, are drawn and therefore counted.
         history: the stable variant's counts from before the rollout.
         checks: `server`, `client`, `shed`, `slow`, `bin:<k>`.
         assigned: requests or keys per set of shares, for the share check (`x` the candidate's, `n` all).
@@ -89,6 +90,7 @@ class Evidence:
     """
 
     slow_bucket: int
+    by_key: bool = False
     history: ArmCounts = NOTHING
     checks: Mapping[str, Check] = field(default_factory=dict)
     assigned: tuple[Tally, ...] = ()
@@ -108,8 +110,14 @@ class Evidence:
         return upper_us(self.slow_bucket) / 1000
 
 
-def begin(policy: RolloutPolicy, history: ArmCounts = NOTHING) -> Evidence:
-    """Evidence before the first request. `history`: the stable variant's recent counts (the last minutes)."""
+def begin(policy: RolloutPolicy, history: ArmCounts = NOTHING, *, sticky: bool = False) -> Evidence:
+    """Evidence before the first request.
+
+    Args:
+        policy: of the rollout.
+        history: the stable variant's recent counts (of the last minutes).
+        sticky: whether the route assigns by a sticky key.
+    """
     gate = policy.gates.latency
     bucket = None
     if gate is not None:
@@ -117,12 +125,12 @@ def begin(policy: RolloutPolicy, history: ArmCounts = NOTHING) -> Evidence:
     if bucket is None:
         guard = policy.gates.guardrails or Guardrails()
         bucket = index(round((guard.p99_ms or 100.0) * 1000))
-    return Evidence(slow_bucket=bucket, history=history, old=history)
-
-
-def absorb(evidence: Evidence, block: Block, policy: RolloutPolicy, *, sticky: bool = False) -> Evidence:
-    """The evidence with one more second. Blocks come in the order of time, each once; stragglers as their own block."""
     by_key = policy.unit == "key" or (policy.unit == "auto" and sticky)
+    return Evidence(slow_bucket=bucket, by_key=by_key, history=history, old=history)
+
+
+def absorb(evidence: Evidence, block: Block, policy: RolloutPolicy) -> Evidence:
+    """The evidence with one more second. Blocks come in the order of time, each once; stragglers as their own block."""
     if block.epoch > evidence.epoch:
         looks = replace(evidence.looks, next_at=drift.FIRST_LOOK)
         evidence = replace(evidence, epoch=block.epoch, candidate=NOTHING, reference=NOTHING, seconds=0, looks=looks)
@@ -137,12 +145,13 @@ def absorb(evidence: Evidence, block: Block, policy: RolloutPolicy, *, sticky: b
     )
     compared = 0.0 < block.share < 1.0
     if compared:
-        seen = dict(_key_units(block) if by_key else _request_units(block, evidence.slow_bucket))
+        known = _feedback(block, by_key=evidence.by_key)
+        seen = dict(_key_units(block) if evidence.by_key else _request_units(block, evidence.slow_bucket))
         after = replace(
             after,
             checks=_checks(evidence.checks, block, seen, policy),
             assigned=_assigned(evidence.assigned, block, seen.get("assigned", (0.0, 0.0))),
-            feedback=_differ(evidence.feedback, block, *_feedback(block, seen, by_key=by_key), share=block.share),
+            feedback=_differ(evidence.feedback, block, *known, share=block.share),
         )
     gate = policy.gates.shadow
     noise = gate.noise_share if gate is not None else 0.0
@@ -188,17 +197,14 @@ def _key_units(block: Block) -> Iterable[tuple[str, tuple[float, float]]]:
     return (block.keys or {}).items()
 
 
-def _feedback(
-    block: Block, units: Mapping[str, tuple[float, float]], *, by_key: bool
-) -> tuple[tuple[float, float], tuple[float, float]]:
+def _feedback(block: Block, *, by_key: bool) -> tuple[tuple[float, float], tuple[float, float]]:
     if by_key:
-        (cw, rw), (cc, rc) = units.get("wrong", (0.0, 0.0)), units.get("correct", (0.0, 0.0))
-        return (cw + cc, cw), (rw + rc, rw)
-    c, r = block.candidate, block.reference
-    return (c.feedback_correct + c.feedback_wrong, c.feedback_wrong), (
-        r.feedback_correct + r.feedback_wrong,
-        r.feedback_wrong,
-    )
+        keys = block.keys or {}
+        (cw, rw), (cc, rc) = keys.get("wrong", (0.0, 0.0)), keys.get("correct", (0.0, 0.0))
+    else:
+        cw, cc = block.candidate.feedback_wrong, block.candidate.feedback_correct
+        rw, rc = block.reference.feedback_wrong, block.reference.feedback_correct
+    return (cw + cc, cw), (rw + rc, rw)
 
 
 def _checks(
@@ -286,21 +292,26 @@ def _objectives(evidence: Evidence, block: Block, guard: Guardrails | None) -> M
     if guard is None:
         return evidence.objectives
     after = dict(evidence.objectives)
+    old = {name: (bad, seen) for name, _, bad, seen in guardrail_counts(guard, block.old)}
+    ever = {name: (bad, seen) for name, _, bad, seen in guardrail_counts(guard, evidence.old)}
     for name, rate, bad, seen in guardrail_counts(guard, block.candidate):
         objective = after.get(name) or Objective()
-        old_bad, old_seen = next((b, s) for n, _, b, s in guardrail_counts(guard, block.old) if n == name)
-        recent_bad = objective.recent_bad * RECENT_DECAY + old_bad
-        recent_seen = objective.recent_seen * RECENT_DECAY + old_seen
+        recent = (
+            objective.recent_bad * RECENT_DECAY + old[name][0],
+            objective.recent_seen * RECENT_DECAY + old[name][1],
+        )
         wealth = objective.wealth
         if seen:
-            # What the old version does to the same users at the same time is not the candidate's doing.
-            now = old_bad / old_seen if old_seen else 0.0
-            recent = recent_bad / recent_seen if recent_seen else 0.0
-            allowed = min(max(rate, now, recent), 1.0)
-            growth = bets.bet_above(allowed, bad, seen)
+            # What the old version does to the same users, at the same time or always, is not the candidate's doing.
+            allowed = max(rate, _part(*old[name]), _part(*recent), _part(*ever[name]))
+            growth = bets.bet_above(min(allowed, 1.0), bad, seen)
             wealth = tuple(a + float(b) for a, b in zip(wealth, growth, strict=True))
-        after[name] = Objective(wealth=wealth, recent_bad=recent_bad, recent_seen=recent_seen)
+        after[name] = Objective(wealth=wealth, recent_bad=recent[0], recent_seen=recent[1])
     return after
+
+
+def _part(bad: float, seen: float) -> float:
+    return bad / seen if seen else 0.0
 
 
 def guardrail_counts(guard: Guardrails, counts: ArmCounts) -> Iterable[tuple[str, float, int, int]]:

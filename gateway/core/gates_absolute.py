@@ -18,7 +18,8 @@ def judge_guardrails(evidence: Evidence, policy: RolloutPolicy, stage: Stage, ga
     """Error rate, p50 and p99 against their objectives.
 
     Fails on evidence that the candidate is beyond an objective and beyond what the old version does at the same time;
-    passes while its own rate in this stage keeps every objective (times the step's slack).
+    passes while its own rate in this stage keeps every objective (times the step's slack). On sticky routes it holds
+    instead of failing: the candidate may have drawn the keys that fail anywhere, and only counts by key can tell.
     """
     bound = 1 / gate_alpha(policy, "guardrails")
     old = {name: (bad, seen) for name, _, bad, seen in guardrail_counts(gate, evidence.old)}
@@ -37,7 +38,14 @@ def judge_guardrails(evidence: Evidence, policy: RolloutPolicy, stage: Stage, ga
     worst = max(logs, key=lambda name: logs[name], default="")
     statistic = float(logsumexp(list(logs.values())) - math.log(len(logs))) if logs else 0.0
     would_change = ""
-    if statistic >= math.log(bound):
+    beyond = statistic >= math.log(bound)
+    if beyond and evidence.by_key:
+        outcome = Outcome.INCONCLUSIVE
+        reason = (
+            f"objective {_NAMES[worst]} is missed, by the version or by the keys it drew ({'; '.join(missed or kept)})"
+        )
+        would_change = "the gates that count by key decide whether the version is to blame"
+    elif beyond:
         outcome, reason = Outcome.FAIL, f"objective {_NAMES[worst]} is missed ({'; '.join(missed or kept)})"
         would_change = "nothing: a failure stands"
     elif samples < stage.min_samples:

@@ -1,0 +1,99 @@
+"""`python -m gateway.verdicts`: the simulation study behind the gates. Exit code 1 when a promise is broken."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from gateway.core.rollout_policy import RolloutPolicy
+from gateway.verdicts.report import Result, page
+from gateway.verdicts.study import Walk, aborts, walk
+from gateway.verdicts.traffic import NULLS, REGRESSIONS, Scenario, Schedule
+
+app = typer.Typer(add_completion=False)
+
+WALKS = (
+    ("no errors at all on either version", Scenario(name="", base=0.0), 1.0),
+    ("equally good, 0.05 % errors", Scenario(name="", base=0.0005), 1.0),
+    ("equally good, 1 % errors", Scenario(name="", base=0.01), 1.0),
+    ("0.1 % to 1 %", Scenario(name="", base=0.001, ratio=10), 1.0),
+    ("1 % to 2 %", Scenario(name="", base=0.01, ratio=2), 1.0),
+    ("no request reaches the candidate", Scenario(name="", base=0.0005), 0.0),
+)
+
+
+def broken_promises(nulls: Sequence[Result], walks: Sequence[tuple[str, Walk]], alpha: float) -> list[str]:
+    """What the results contradict: false aborts surely above alpha, or a promotion without data."""
+    return [
+        f"{result.judge}, {scenario.name}: {result.rate:.2%} false aborts, alpha is {alpha:.0%}"
+        for scenario, results in nulls
+        if scenario.by_key or scenario.kind != "keys"
+        for result in results
+        if result.judge.startswith("Sluice") and result.lower > alpha
+    ] + [f"{name}: {w.promoted} promoted" for name, w in walks if name.startswith("no request") and w.promoted]
+
+
+@app.command()
+def main(
+    rollouts: Annotated[int, typer.Option(min=10, help="Simulated rollouts per setting.")] = 10_000,
+    walks: Annotated[int, typer.Option(min=10, help="Whole rollouts per setting.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the traces.")] = 1,
+    step_s: Annotated[int, typer.Option(min=10, help="Seconds per step.")] = 150,
+    out: Annotated[Path | None, typer.Option(help="Write the page here instead of to standard output.")] = None,
+) -> None:
+    """Simulates rollouts and reports false aborts, detection and promotions, beside two other judges."""
+    schedule, policy, started = Schedule(step_s=step_s), RolloutPolicy(), time.monotonic()
+    console = Console(stderr=True)
+    nulls: list[Result] = []
+    regressions: list[Result] = []
+    walked: list[tuple[str, Walk]] = []
+    with Progress(console=console) as progress:
+        task = progress.add_task("", total=(len(NULLS) + len(REGRESSIONS)) * rollouts + len(WALKS))
+        for scenarios, results in ((NULLS, nulls), (REGRESSIONS, regressions)):
+            for scenario in scenarios:
+                progress.update(task, description=scenario.name)
+                found = aborts(
+                    scenario,
+                    schedule,
+                    rollouts=rollouts,
+                    seed=seed,
+                    told=partial(progress.advance, task),
+                )
+                results.append((scenario, found))
+        for name, scenario, traffic in WALKS:
+            progress.update(task, description=name)
+            result = walk(scenario, policy, rate=schedule.rate, rollouts=walks, seed=seed, candidate_traffic=traffic)
+            walked.append((name, result))
+            progress.advance(task)
+    command = f"make verdicts  # python -m gateway.verdicts --rollouts {rollouts} --walks {walks} --step-s {step_s}"
+    text = page(
+        nulls,
+        regressions,
+        walked,
+        schedule=schedule,
+        policy=policy,
+        rollouts=rollouts,
+        seed=seed,
+        command=command,
+        seconds=time.monotonic() - started,
+    )
+    if out is None:
+        typer.echo(text)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+        console.print(f"written to {out}")
+    problems = broken_promises(nulls, walked, policy.alpha)
+    for problem in problems:
+        console.print(f"broken promise: {problem}", style="red")
+    if problems:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

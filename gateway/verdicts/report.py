@@ -1,0 +1,112 @@
+"""The study's results as a Markdown page."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from gateway.core.rollout_policy import RolloutPolicy
+from gateway.verdicts.study import Aborts, Walk
+from gateway.verdicts.traffic import Scenario, Schedule
+
+Result = tuple[Scenario, Sequence[Aborts]]
+
+
+def page(
+    nulls: Sequence[Result],
+    regressions: Sequence[Result],
+    walks: Sequence[tuple[str, Walk]],
+    *,
+    schedule: Schedule,
+    policy: RolloutPolicy,
+    rollouts: int,
+    seed: int,
+    command: str,
+    seconds: float,
+) -> str:
+    """Everything: method, false aborts, detection, whole rollouts, and the command that repeats it."""
+    shares = " -> ".join(f"{share:.0%}" for share in schedule.shares)
+    alpha, rate = policy.alpha, schedule.rate
+    null_rows = ((scenario.name, *(_rate(found, name) for name in _judges(nulls))) for scenario, found in nulls)
+    worse = _judges(regressions)
+    worse_rows = ((scenario.name, *(_detected(found, name) for name in worse)) for scenario, found in regressions)
+    text = f"""# Verdicts: false aborts and detection, by simulation
+
+Repeat with `{command}` (seed {seed}; {seconds / 60:.0f} minutes on one core).
+{rollouts:,} simulated rollouts per setting.
+
+Every judge sees the same traces: {rate:g} requests/s, the candidate's share {shares}, {schedule.step_s} s each, looked
+at after every second. `Sluice` is the default policy's errors gate and error-rate guardrail, with alpha {alpha:g}
+split over all its gates; `errors gate alone` is the relative test without the guardrail. `interval x threshold` is
+Flagger's rule with the values of its documentation (interval 60 s, 5 failed checks, success rate 99 %). `Mann-Whitney`
+is a rank test in the manner of Kayenta's judge, on per-second error rates against an equal-size baseline, asked each
+minute.
+
+## False aborts: the candidate is exactly as good as the old version
+
+{_table(("setting", *_judges(nulls)), null_rows)}
+Share of the rollouts aborted, with the exact 99 % upper confidence bound in brackets. Sluice promises at most
+{alpha:.0%}. Sticky keys: 1,000 keys with Zipf-distributed traffic, one in a hundred failing half of its requests
+on any version; counting their requests is shown only to tell why keys are counted instead. On a sticky route the
+guardrail holds and never aborts, so it has no figure there.
+
+## Detection: the candidate is worse from its first request
+
+{_table(("regression", *worse), worse_rows)}
+Median candidate requests and seconds until the abort; in brackets the share of rollouts aborted, where not all.
+"""
+    if walks:
+        text += _whole(walks, rate)
+    return text
+
+
+def _whole(walks: Sequence[tuple[str, Walk]], rate: float) -> str:
+    head = ("setting", "promoted", "aborted", "held", "median s to promotion", "median s per step")
+    rows = (
+        (
+            name,
+            f"{w.promoted / w.rollouts:.2%}",
+            f"{w.aborted / w.rollouts:.2%}",
+            f"{(w.rollouts - w.promoted - w.aborted) / w.rollouts:.2%}",
+            _number(w.promote_s),
+            ", ".join(_number(value) for value in w.step_s),
+        )
+        for name, w in walks
+    )
+    return f"""
+## Whole rollouts under the default policy
+
+{_table(head, rows)}
+{walks[0][1].rollouts:,} rollouts per setting at {rate:g} requests/s, advancing by the policy's own rules. Held: neither
+promoted nor aborted within an hour. Without data nothing is promoted.
+"""
+
+
+def _judges(results: Sequence[Result]) -> list[str]:
+    names: dict[str, None] = {}
+    for _, found in results:
+        names.update(dict.fromkeys(a.judge for a in found))
+    return list(names)
+
+
+def _rate(found: Sequence[Aborts], name: str) -> str:
+    match = next((a for a in found if a.judge == name), None)
+    return "-" if match is None else f"{match.rate:.2%} ({match.upper:.2%})"
+
+
+def _detected(found: Sequence[Aborts], name: str) -> str:
+    match = next((a for a in found if a.judge == name), None)
+    if match is None:
+        return "-"
+    if not match.aborted:
+        return "never"
+    part = "" if match.aborted == match.rollouts else f" ({match.rate:.1%})"
+    return f"{match.median_requests:,.0f} requests, {match.median_seconds:.0f} s{part}"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.0f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
