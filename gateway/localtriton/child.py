@@ -15,7 +15,12 @@ _POLL_S = 0.02
 
 
 def spawn(
-    argv: Sequence[str | Path], *, output: BinaryIO | int, env: Mapping[str, str], death_signal: signal.Signals
+    argv: Sequence[str | Path],
+    *,
+    output: BinaryIO | int,
+    env: Mapping[str, str],
+    death_signal: signal.Signals | None,
+    errors: BinaryIO | int = subprocess.STDOUT,
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, tied to the calling thread's life.
 
@@ -24,13 +29,16 @@ def spawn(
 
     Args:
         argv: program and arguments.
-        output: where standard output and standard error go.
+        output: where standard output goes.
         env: the child's whole environment.
-        death_signal: what the child gets when its parent dies.
+        death_signal: what the child gets when its parent dies; None lets it live on.
+        errors: where standard error goes; with the output unless said otherwise.
     """
     parent = os.getpid()
 
     def tie() -> None:
+        if death_signal is None:
+            return
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         # The parent may have died between fork and prctl: then no signal will ever come.
         if os.getppid() != parent:
@@ -40,7 +48,7 @@ def spawn(
         [str(arg) for arg in argv],
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=subprocess.STDOUT,
+        stderr=errors,
         env=dict(env),
         start_new_session=True,
         preexec_fn=tie,  # noqa: PLW1509 - one prctl call on a library that is loaded already; nothing here takes a lock
