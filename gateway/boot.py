@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.config import Config
 from gateway.core.route import Routes
+from gateway.rates import RATES_BYTES, RateTable
 from gateway.sequences import TABLE_BYTES, SequenceTable
 
 _SLOT = struct.Struct("=qqq")
@@ -111,11 +112,15 @@ class Slots:
         """The table of running sequences that lies behind the lines in the same memory file."""
         return SequenceTable(self._fd, self.workers * _SLOT_BYTES)
 
+    def rates(self) -> RateTable:
+        """The rate limits' table, behind that."""
+        return RateTable(self._fd, self.workers * _SLOT_BYTES + TABLE_BYTES)
+
     @staticmethod
     def create(workers: int) -> int:
-        """A new inheritable memory file for that many workers and their sequences; returns its descriptor."""
+        """A new inheritable memory file for that many workers, their sequences and rates; returns its descriptor."""
         fd = os.memfd_create("sluice-slots", 0)
-        os.ftruncate(fd, workers * _SLOT_BYTES + TABLE_BYTES)
+        os.ftruncate(fd, workers * _SLOT_BYTES + TABLE_BYTES + RATES_BYTES)
         return fd
 
     def write(self, worker: int, connections: int, state: SlotState, alive_ns: int) -> None:

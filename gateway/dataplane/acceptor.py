@@ -12,11 +12,14 @@ import socket
 from collections.abc import Callable
 
 from gateway.boot import Slots
+from gateway.dataplane.tlsfiles import ListenerTls
 
 _LOG = logging.getLogger(__name__)
 _STEP_BACK_S = 0.0005
 _MAX_STEP_BACK_S = 0.004
 _NO_RESOURCES_S = 0.2
+_HANDSHAKES_S = 0.01
+_TLS_SHUTDOWN_S = 2.0
 _BATCH = 16
 
 
@@ -30,12 +33,15 @@ class Acceptor:
         connections: Callable[[], int],
         max_connections: int,
         protocol: Callable[[], asyncio.Protocol],
+        tls: ListenerTls,
     ) -> None:
         self._listener = listener
         self._slots = slots
         self._connections = connections
         self._max_connections = max_connections
         self._protocol = protocol
+        self._tls = tls
+        self._max_opening = tls.config.max_handshakes if tls.config else max_connections
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -69,6 +75,9 @@ class Acceptor:
         if mine >= self._max_connections:
             self._pause(_NO_RESOURCES_S)
             return
+        if len(self._opening) >= self._max_opening:
+            self._pause(_HANDSHAKES_S)
+            return
         alone = self._slots.workers == 1
         if not alone and not self._stepped_back:
             ahead = mine - self._slots.fewest_connections()
@@ -95,7 +104,19 @@ class Acceptor:
             task.add_done_callback(self._opening.discard)
 
     async def _adopt(self, client: socket.socket) -> None:
+        tls, context = self._tls.config, self._tls.context
         try:
-            await self._loop.connect_accepted_socket(self._protocol, client)
-        except OSError:
+            if tls is None:
+                await self._loop.connect_accepted_socket(self._protocol, client)
+            elif context is None:
+                client.close()
+            else:
+                await self._loop.connect_accepted_socket(
+                    self._protocol,
+                    client,
+                    ssl=context,
+                    ssl_handshake_timeout=tls.handshake_timeout_s,
+                    ssl_shutdown_timeout=_TLS_SHUTDOWN_S,
+                )
+        except OSError:  # a failed handshake among them: the client's own affair, and cheap to repeat
             client.close()

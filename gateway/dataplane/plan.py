@@ -1,7 +1,11 @@
 """What to do with a request, decided from its head alone and remembered with it."""
 
+from hashlib import blake2b
+
 from gateway import errors
 from gateway.core.v2 import GUARDED, INFERENCES, METHODS, Endpoint, Target, parse_target
+from gateway.dataplane.gate import CREDENTIAL_FIELDS, OPEN, Gate
+from gateway.dataplane.principal import Principal
 from gateway.dataplane.table import RouteRuntime, Table, VariantRuntime
 from gateway.errors import Fault
 from gateway.http.head import RequestHead
@@ -18,23 +22,36 @@ class InferPlan:
         route: who serves it.
         fixed: the variant when the head decides it, else None.
         pinned: `fixed` was asked for, not drawn (a sticky key's variant is drawn, by its hash).
+        key: hash of the sticky key, 0 without one.
         timeout_s: of the route, or shorter by the client's wish.
         stream: the answer may be a stream of events.
+        principal: whose credential it carries; None where none is needed.
     """
 
-    __slots__ = ("_action", "_fields", "_lines", "fixed", "pinned", "route", "stream", "timeout_s")
+    __slots__ = ("_action", "_fields", "_lines", "fixed", "key", "pinned", "principal", "route", "stream", "timeout_s")
 
     def __init__(
-        self, route: RouteRuntime, target: Target, head: RequestHead, fixed: VariantRuntime | None, timeout_s: float
+        self,
+        route: RouteRuntime,
+        target: Target,
+        head: RequestHead,
+        fixed: VariantRuntime | None,
+        timeout_s: float,
+        principal: Principal | None,
     ) -> None:
         self.route = route
+        self.principal = principal
         self.fixed = fixed
         self.pinned = fixed is not None and not route.drawn(head, target.version)
+        key = route.key_of(head)
+        self.key = int.from_bytes(blake2b(key, digest_size=8).digest(), "little") if key else 0
         self.timeout_s = timeout_s
         self.stream = target.endpoint is Endpoint.GENERATE_STREAM
         self._action = b"/" + target.endpoint.name.lower().encode() + target.query
         # With a queue timeout written into it, the JSON's length changes with every request.
         own = _OWN | {b"inference-header-content-length"} if route.config.triton_timeout else _OWN
+        if principal is not None:
+            own |= CREDENTIAL_FIELDS
         self._fields = b"".join(
             b"%s: %s\r\n" % (name, value)
             for name, value in head.headers
@@ -58,11 +75,13 @@ class LocalPlan:
         target: what is asked for.
         method: HTTP method.
         route: the route it names, if it names one.
+        principal: whose credential it carries; None where none is needed.
     """
 
-    __slots__ = ("method", "route", "target")
+    __slots__ = ("method", "principal", "route", "target")
 
-    def __init__(self, target: Target, method: bytes, route: RouteRuntime | None) -> None:
+    def __init__(self, target: Target, method: bytes, route: RouteRuntime | None, principal: Principal | None) -> None:
+        self.principal = principal
         self.target = target
         self.method = method
         self.route = route
@@ -80,11 +99,23 @@ def _timeout(head: RequestHead, route: RouteRuntime) -> float | Fault:
     return min(route.timeout_s, int(asked) / 1000)
 
 
-def decide(head: RequestHead, table: Table) -> Plan:
-    """Reads a head against a table: an inference, a local answer, or why not."""
+def decide(head: RequestHead, table: Table, gate: Gate | None = None) -> Plan:
+    """Reads a head against a table: an inference, a local answer, or why not.
+
+    Without a gate everyone may come in.
+    """
     target = parse_target(head.target)
     if target is None:
         return errors.UNKNOWN_PATH
+    principal: Principal | None = None
+    if gate is not None and target.endpoint not in OPEN:
+        found = gate.identify(head)
+        if isinstance(found, Fault):
+            return found
+        # Before the route is looked up: who may not use it need not learn whether it exists.
+        if target.endpoint is not Endpoint.SERVER and not found.may_use(target.model):
+            return errors.FORBIDDEN_ROUTE
+        principal = found
     if head.method not in METHODS[target.endpoint]:
         return errors.METHOD
     route: RouteRuntime | None = None
@@ -98,7 +129,7 @@ def decide(head: RequestHead, table: Table) -> Plan:
         if not any(family in candidate.config.expose for candidate in exposing):
             return errors.FORBIDDEN
     if target.endpoint not in INFERENCES:
-        return LocalPlan(target, head.method, route)
+        return LocalPlan(target, head.method, route, principal)
     assert route is not None
     if head.content_length < 0 and not head.chunked:
         return errors.LENGTH_REQUIRED
@@ -108,4 +139,4 @@ def decide(head: RequestHead, table: Table) -> Plan:
     timeout_s = _timeout(head, route)
     if isinstance(timeout_s, Fault):
         return timeout_s
-    return InferPlan(route, target, head, fixed, timeout_s)
+    return InferPlan(route, target, head, fixed, timeout_s, principal)

@@ -1,29 +1,35 @@
 """What all connections of a worker share: the table in service, limits, counters, and the way into the data plane."""
 
 import asyncio
+import math
 import os
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from gateway import errors
 from gateway.config import Config
 from gateway.core.route import RouteTable
 from gateway.core.v2body import with_queue_timeout
 from gateway.dataplane.affinity import Affinity
 from gateway.dataplane.deadlines import Deadlines
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.gate import Gate
 from gateway.dataplane.gather import Gathering
 from gateway.dataplane.local import LocalExchange
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.plan import InferPlan, LocalPlan, decide
 from gateway.dataplane.pool import BackendRuntime, PoolRuntime, Pools
+from gateway.dataplane.principal import Principal
 from gateway.dataplane.probe import Prober
 from gateway.dataplane.table import Counters, RouteState, Table
+from gateway.dataplane.tlsfiles import ListenerTls
 from gateway.errors import Blame, Fault
 from gateway.http import server
 from gateway.http.client import UpstreamConnection
 from gateway.http.head import Heads, RequestHead
 from gateway.http.reply import error_body, reply
 from gateway.http.server import ServerConnection
+from gateway.rates import RateTable
 from gateway.sequences import SequenceTable
 
 
@@ -57,6 +63,7 @@ class Answered:
 
 
 _ANSWERED = Answered()
+_CHALLENGE = b"WWW-Authenticate: Bearer\r\n"  # a 401 must say what would do (RFC 9110 section 15.5.2)
 
 
 class DataPlane:
@@ -70,7 +77,13 @@ class DataPlane:
         retrying: exchanges in flight that have been tried more than once.
     """
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, sequences: SequenceTable) -> None:
+    def __init__(
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        sequences: SequenceTable,
+        rates: RateTable | None = None,
+    ) -> None:
         self.config = config
         self.limits = config.limits
         self.loop = loop
@@ -88,6 +101,8 @@ class DataPlane:
         self.max_buffered = config.limits.max_buffered_bytes
         self.retries = 0
         self.retrying = 0
+        self.listener_tls = ListenerTls(config.listen.tls)
+        self.gate = Gate(config.auth, rates) if config.auth.required and rates is not None else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._states: dict[str, RouteState] = {}
         self._prober = Prober(self)
@@ -130,21 +145,32 @@ class DataPlane:
         """Takes a request to where its plan says."""
         plan = head.plan
         if plan is None:
-            plan = head.plan = decide(head, self.table)
+            plan = head.plan = decide(head, self.table, self.gate)
         if type(plan) is InferPlan:
             route = plan.route
+            if plan.principal is not None and self._over_rate(connection, head, plan.principal, route.name):
+                return _ANSWERED
             if not route.stateless or route.config.triton_timeout:
                 return self._begin_read(connection, head, plan, body)
             exchange = Exchange(self, connection, head, plan, plan.fixed or route.random_variant(), body, None)
             exchange.start()
             return exchange
         if type(plan) is LocalPlan:
+            if plan.principal is not None and self._over_rate(connection, head, plan.principal, ""):
+                return _ANSWERED
             local = LocalExchange(self, connection, plan, body)
             local.start()
             return local
         assert isinstance(plan, Fault)
         self.answer_fault(connection, plan, "", head.request_id)
         return _ANSWERED
+
+    def _over_rate(self, connection: ServerConnection, head: RequestHead, who: Principal, route: str) -> bool:
+        """Spends one request of a principal's rate; True when it was refused and answered."""
+        wait_s = who.limit.take() if who.limit is not None else 0.0
+        if wait_s:
+            self.answer_fault(connection, errors.RATE_LIMITED, route, head.request_id, math.ceil(wait_s))
+        return wait_s > 0
 
     def _begin_read(
         self, connection: ServerConnection, head: RequestHead, plan: InferPlan, body: bytes | None
@@ -193,6 +219,7 @@ class DataPlane:
     def fault_response(self, fault: Fault, connection_header: bytes) -> bytes:
         """A complete response for a fault that belongs to no exchange; counts it."""
         self._count_fault("", fault)
+        connection_header += _CHALLENGE if fault.status == 401 else b""
         return reply(fault.status, error_body(fault.text), connection_header)
 
     def answer_fault(self, connection: ServerConnection, fault: Fault, route: str, request_id: bytes) -> None:
@@ -241,6 +268,15 @@ class DataPlane:
             connection.check(now)
         self.pools.close_idle()
         self.shadow_pools.close_idle()
+        self.renew()
+
+    def renew(self, force: bool = False) -> None:
+        """Takes in certificates and credentials whose files changed, or all of them."""
+        self.listener_tls.renew(force)
+        self.pools.renew_tls(force)
+        self.shadow_pools.renew_tls(force)
+        if self.gate is not None and self.gate.renew(force):
+            self.heads.requests.clear()  # with the heads go the decisions about their credentials
 
     def drain(self) -> None:
         """Not ready from now on; connections close after their present exchange."""

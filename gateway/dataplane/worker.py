@@ -39,7 +39,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         self._slots = Slots(boot.slots_fd, boot.config.workers)
-        self._plane = DataPlane(boot.config, self._loop, self._slots.sequences())
+        self._plane = DataPlane(boot.config, self._loop, self._slots.sequences(), self._slots.rates())
         self._stop = asyncio.Event()
         self._link = ControlLink(boot.control_path, self._hello, self._plane.publish)
 
@@ -99,6 +99,7 @@ class Worker:
             lambda: len(plane.connections),
             plane.limits.max_connections,
             lambda: ServerConnection(plane),
+            plane.listener_tls,
         )
         link = self._loop.create_task(self._link.run())
         acceptor.start()
