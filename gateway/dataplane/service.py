@@ -12,6 +12,7 @@ from gateway.core.route import RouteTable
 from gateway.core.v2body import with_queue_timeout
 from gateway.dataplane.affinity import Affinity
 from gateway.dataplane.deadlines import Deadlines
+from gateway.dataplane.evidence import Sampler
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.gate import Gate
 from gateway.dataplane.gather import Gathering
@@ -31,6 +32,7 @@ from gateway.http.reply import error_body, reply
 from gateway.http.server import ServerConnection
 from gateway.rates import RateTable
 from gateway.sequences import SequenceTable
+from gateway.telemetry.records import NewKeys
 
 
 class Caller(Protocol):
@@ -94,6 +96,7 @@ class DataPlane:
         self.deadlines = Deadlines(loop)
         self.counters = Counters()
         self.mirror = Mirror(self)
+        self.sampler = Sampler()
         self.affinity = Affinity(self, sequences)
         self.in_flight = 0
         self.max_in_flight = config.limits.max_in_flight
@@ -213,7 +216,7 @@ class DataPlane:
         """Why a request would be refused whatever its body, if so."""
         plan = head.plan
         if plan is None:
-            plan = head.plan = decide(head, self.table)
+            plan = head.plan = decide(head, self.table, self.gate)
         return plan if isinstance(plan, Fault) else None
 
     def fault_response(self, fault: Fault, connection_header: bytes) -> bytes:
@@ -222,12 +225,16 @@ class DataPlane:
         connection_header += _CHALLENGE if fault.status == 401 else b""
         return reply(fault.status, error_body(fault.text), connection_header)
 
-    def answer_fault(self, connection: ServerConnection, fault: Fault, route: str, request_id: bytes) -> None:
+    def answer_fault(
+        self, connection: ServerConnection, fault: Fault, route: str, request_id: bytes, retry_after_s: int = 1
+    ) -> None:
         """Ends a connection's present exchange with a fault; counts it."""
         self._count_fault(route, fault)
         extra = b"x-request-id: %b\r\n" % request_id if request_id else b""
-        if fault.blame is Blame.OVERLOAD:
-            extra += b"Retry-After: 1\r\n"
+        if fault.blame is Blame.OVERLOAD or fault is errors.RATE_LIMITED:
+            extra += b"Retry-After: %d\r\n" % retry_after_s
+        elif fault.status == 401:
+            extra += _CHALLENGE
         connection.finish(reply(fault.status, error_body(fault.text), connection.connection_header + extra))
 
     def _count_fault(self, route: str, fault: Fault) -> None:
@@ -277,6 +284,15 @@ class DataPlane:
         self.shadow_pools.renew_tls(force)
         if self.gate is not None and self.gate.renew(force):
             self.heads.requests.clear()  # with the heads go the decisions about their credentials
+
+    def take_new_keys(self) -> list[NewKeys]:
+        """Sticky keys first seen since the last call, of every route."""
+        return [keys for name, state in self._states.items() for keys in state.keys.take(name)]
+
+    def put_back_new_keys(self, unsent: list[NewKeys]) -> None:
+        """Takes back keys that could not be reported, for the next report."""
+        for keys in unsent:
+            self._states[keys.route].keys.put_back(keys)
 
     def drain(self) -> None:
         """Not ready from now on; connections close after their present exchange."""
