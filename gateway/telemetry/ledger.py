@@ -11,7 +11,7 @@ K = TypeVar("K")
 
 _BACKEND_COUNTERS = ("connects", "connect_failures", "ejections", "failures", "requests")
 _VARIANT_COUNTERS = ("assigned", "latency_us", "upstream_us", "request_bytes", "response_bytes")
-_SHADOW_COUNTERS = ("sent", "ok", "errors", "timeouts", "compared", "disagreed")
+_SHADOW_COUNTERS = ("sent", "ok", "errors", "timeouts")
 
 
 @dataclass(slots=True)
@@ -36,7 +36,6 @@ class Totals:
             into.latency = _plus(into.latency, row.latency, BUCKETS)
             _add_fields(into, row, _VARIANT_COUNTERS)
             _merge(into.statuses, row.statuses)
-            _merge(into.bins, row.bins)
 
     def add_shadows(self, rows: Iterable[ShadowCounts]) -> None:
         """Adds rows, whatever their epoch."""

@@ -102,17 +102,13 @@ def _shadows(totals: Totals) -> Iterator[Metric]:
     copies = CounterMetricFamily("sluice_shadow_requests", "Copies by how they ended.", labels=[*labels, "outcome"])
     dropped = CounterMetricFamily("sluice_shadow_dropped", "Copies never sent, by reason.", labels=[*labels, "reason"])
     duration = HistogramMetricFamily("sluice_shadow_duration_seconds", "Duration of copies.", labels=labels)
-    compared = CounterMetricFamily("sluice_shadow_compared", "Copies whose answer was compared.", labels=labels)
-    disagreed = CounterMetricFamily("sluice_shadow_disagreed", "Compared copies that differed.", labels=labels)
     for key, row in totals.shadows.items():
         for outcome, count in (("ok", row.ok), ("error", row.errors), ("timeout", row.timeouts)):
             copies.add_metric([*key, outcome], count)
         for reason, count in sorted(row.dropped.items()):
             dropped.add_metric([*key, reason], count)
         duration.add_metric(key, *_histogram(row.latency, None))
-        compared.add_metric(key, row.compared)
-        disagreed.add_metric(key, row.disagreed)
-    yield from (copies, dropped, duration, compared, disagreed)
+    yield from (copies, dropped, duration)
 
 
 def _backends(snapshot: Snapshot) -> Iterator[Metric]:

@@ -27,6 +27,7 @@ def report(worker: int, incarnation: str, ok: dict[tuple[str, int], int], accept
         uptime_s=1.0,
         draining=False,
         variants=variants,
+        new_keys=[],
         shadows=[ShadowCounts(route="r", variant="s", epoch=0, ok=accepted, dropped={"body": accepted})],
         backends=[
             BackendStatus(

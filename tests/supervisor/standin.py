@@ -109,6 +109,7 @@ class StandIn:
                 uptime_s=time.monotonic() - began,
                 draining=False,
                 variants=variants,
+                new_keys=[],
                 shadows=[],
                 backends=[],
                 faults=[],
