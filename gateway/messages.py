@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.core.route import RouteTable
-from gateway.telemetry.records import WorkerReport
+from gateway.telemetry.records import Samples, WorkerReport
 
 MAX_FRAME = 64 << 20
 _LENGTH = struct.Struct(">I")
@@ -39,7 +39,7 @@ class Publish(msgspec.Struct, kw_only=True, tag="publish"):
     table: RouteTable
 
 
-FromWorker = Hello | Applied | WorkerReport
+FromWorker = Hello | Applied | WorkerReport | Samples
 _encoder = msgspec.msgpack.Encoder()
 _from_worker = msgspec.msgpack.Decoder(FromWorker)
 _to_worker = msgspec.msgpack.Decoder(Publish)

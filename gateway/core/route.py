@@ -63,6 +63,9 @@ class Shadow:
         max_body_bytes: larger requests are not copied, and counted as dropped.
         max_response_bytes: a longer answer ends the copy, counted as an error.
         timeout_s: a copy without a complete answer by then has failed.
+        compare: send original and copy to the controller, which compares their tensors.
+        noise: share of the copies, in per cent, that goes to the variant that served the original instead: what
+            differs there is nondeterminism, not the candidate's fault.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -73,6 +76,29 @@ class Shadow:
     max_body_bytes: Annotated[int, Ge(0), Le(1 << 30)] = 4 << 20
     max_response_bytes: Annotated[int, Ge(0), Le(1 << 30)] = 4 << 20
     timeout_s: Annotated[float, Gt(0), Le(3600)] = 5.0
+    compare: bool = False
+    noise: Annotated[float, Ge(0), Le(100)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a worker collects beside its counts while a route is judged.
+
+    Attributes:
+        answers: share of the good answers, in per cent, whose bodies go to the controller (predictions, feedback).
+        max_body_bytes: longer answers are not sent.
+        max_per_s: bodies per route, worker and second, whatever the variant.
+        keys: count sticky keys, because with stickiness the key is what was drawn, not the request.
+        slow_bin: latency bucket above which a request of a key counts as slow.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    answers: Annotated[float, Ge(0), Le(100)] = 0.0
+    max_body_bytes: Annotated[int, Ge(0), Le(16 << 20)] = 256 << 10
+    max_per_s: Annotated[int, Ge(1), Le(100_000)] = 500
+    keys: bool = False
+    slow_bin: Annotated[int, Ge(0)] = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +119,7 @@ class Route:
         max_in_flight: requests under way per worker; beyond it the route sheds.
         retries: further attempts on another backend when the first cannot have been executed.
         expose: endpoint families, closed by default, that this route's owner opens on the data plane.
+        evidence: what is collected beside the counts; a rollout or a feedback gate sets it.
         epoch: evidence is counted per epoch; a rollout raises it at each step. Zero in files.
     """
 
@@ -111,6 +138,7 @@ class Route:
     max_in_flight: Annotated[int, Ge(1), Le(1_000_000)] = 4096
     retries: Annotated[int, Ge(0), Le(5)] = 1
     expose: Annotated[tuple[Endpoint, ...], Len(0, 4)] = ()
+    evidence: Evidence | None = None
     epoch: Annotated[int, Ge(0)] = 0
 
     def variant(self, name: str) -> Variant | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gateway import errors
 from gateway.core.histogram import index
 from gateway.core.retry import Answer, classify, within_budget
+from gateway.dataplane import evidence
 from gateway.dataplane.affinity import SequenceStep
 from gateway.dataplane.mirror import ShadowCopy
 from gateway.dataplane.plan import InferPlan
@@ -21,7 +22,7 @@ from gateway.http.chunked import LAST_CHUNK, encode_chunk
 from gateway.http.client import UpstreamConnection
 from gateway.http.head import RequestHead, ResponseHead
 from gateway.http.server import ServerConnection
-from gateway.telemetry.records import Outcome
+from gateway.telemetry.records import Outcome, Sample
 
 if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
@@ -49,17 +50,21 @@ class Exchange:
         "_body",
         "_body_bytes",
         "_buffered",
+        "_captured",
+        "_captured_bytes",
         "_chunked_out",
         "_complete",
         "_connection",
         "_copies",
         "_counts",
+        "_drawn",
         "_head",
         "_header_line",
         "_held",
         "_hold_bound",
         "_plan",
         "_request_id",
+        "_response",
         "_retrying",
         "_sent_at",
         "_sequence",
@@ -120,6 +125,10 @@ class Exchange:
         self._stream_tail = b""
         self._stream_failed = False
         self._copies: list[ShadowCopy] = []
+        self._response: ResponseHead | None = None
+        self._captured: list[bytes] | None = None  # the answer's body, where somebody will look at it
+        self._captured_bytes = 0
+        self._drawn = False
 
     # admission and attempts
 
@@ -128,6 +137,8 @@ class Exchange:
         service, plan = self._service, self._plan
         route = plan.route
         self._counts.assigned += 1
+        if route.keys is not None and plan.key:
+            route.keys.see("assigned", route.epoch, self._variant.config.name, plan.key)
         state = route.state
         if state.in_flight >= route.max_in_flight:
             self._reject(errors.SHED_ROUTE)
@@ -145,6 +156,10 @@ class Exchange:
         service.deadlines.add(self)
         if route.shadows:
             self._copies = service.mirror.sample(route, self._sequence)
+        if route.draw is not None:
+            self._drawn = route.draw.hit(self._started_at)
+        if self._drawn or any(copy.shadow.config.compare for copy in self._copies):
+            self._captured = []
         if not self._complete:
             self._hold_bound = self._bound_of_hold()
             self._held = []
@@ -279,7 +294,7 @@ class Exchange:
     def _send_copies(self) -> None:
         body = self._body if self._held is None else b"".join(self._held)
         for copy in self._copies:
-            copy.send(self._plan, body, self._header_line, self._request_id)
+            copy.send(self._plan, self._variant, body, self._header_line, self._request_id)
 
     # the response (client.Consumer)
 
@@ -312,6 +327,10 @@ class Exchange:
             )
         )
         self._status = status
+        self._response = head
+        if self._captured is not None:
+            self._captured.append(body)
+            self._captured_bytes = len(body)
         self._observe(status)
         self._settle_answered(len(body))
         self._connection = None
@@ -329,6 +348,7 @@ class Exchange:
             return
         self._started = True
         self._status = head.status
+        self._response = head
         self._upstream_s = upstream_s = now - self._sent_at
         self._total_s = total_s = now - self._started_at
         framing = head.sized
@@ -354,7 +374,14 @@ class Exchange:
         connection = self._connection
         if connection is None or not data:
             return
-        self._counts.response_bytes += len(data)
+        size = len(data)
+        self._counts.response_bytes += size
+        if self._captured is not None:
+            self._captured_bytes += size
+            if self._captured_bytes <= self._plan.route.max_sampled_bytes:
+                self._captured.append(bytes(data))
+            else:
+                self._captured = None
         if self._plan.stream and not self._stream_failed:
             window = self._stream_tail + bytes(data)
             self._stream_failed = _STREAM_ERROR in window
@@ -497,25 +524,62 @@ class Exchange:
         counts, status = self._counts, self._status
         statuses = counts.statuses
         statuses[status] = statuses.get(status, 0) + 1
+        counts.request_bytes += self._body_bytes
         if self._stream_failed or (status >= 500 and status != 501):
             counts.outcomes[Outcome.UPSTREAM_ERROR] += 1
+            self._see_key("server")
         elif status >= 400:
             counts.outcomes[Outcome.CLIENT_ERROR] += 1
+            self._see_key("client")
         else:
             counts.outcomes[Outcome.OK] += 1
-        us = int(self._total_s * 1e6)
-        counts.latency[index(us)] += 1
-        counts.latency_us += us
-        counts.upstream_us += int(self._upstream_s * 1e6)
-        counts.request_bytes += self._body_bytes
+            us = int(self._total_s * 1e6)
+            bucket = index(us)
+            counts.latency[bucket] += 1
+            counts.latency_us += us
+            counts.upstream_us += int(self._upstream_s * 1e6)
+            if self._plan.route.keys is not None and bucket > self._plan.route.slow_bin:
+                self._see_key("slow")
+            if self._captured is not None:
+                self._sample()
         counts.response_bytes += body_bytes
+
+    def _see_key(self, check: str) -> None:
+        """Notes the first time that a sticky key meets a kind of bad outcome."""
+        route, key = self._plan.route, self._plan.key
+        if route.keys is not None and key:
+            route.keys.see(check, route.epoch, self._variant.config.name, key)
+
+    def _sample(self) -> None:
+        """Hands a good answer on: for itself where it was drawn, beside each copy that is to be compared."""
+        route, response = self._plan.route, self._response
+        if self._captured is None or response is None or self._captured_bytes > route.max_sampled_bytes:
+            return
+        name = self._variant.config.name
+        sample = Sample(
+            route=route.name,
+            epoch=route.epoch,
+            pinned=self._counts.pinned,
+            request_id=self._request_id.decode("latin-1"),
+            key=self._plan.key,
+            original=evidence.answer(name, self._status, response.fields, b"".join(self._captured)),
+        )
+        if self._drawn:
+            self._service.sampler.add(sample)
+        for copy in self._copies:
+            copy.answer_of_original(sample)
 
     def _settle(self, outcome: Outcome) -> None:
         """Counts an end without a whole answer."""
         counts = self._counts
         counts.outcomes[outcome] += 1
         counts.request_bytes += self._body_bytes
-        if outcome is Outcome.TIMEOUT:
+        if outcome is Outcome.SHED:
+            self._see_key("shed")
+        elif outcome in {Outcome.UPSTREAM_ERROR, Outcome.CONNECT_ERROR}:
+            self._see_key("server")
+        elif outcome is Outcome.TIMEOUT:
+            self._see_key("server")
             us = int((perf_counter() - self._started_at) * 1e6)
             counts.latency[index(us)] += 1
             counts.latency_us += us

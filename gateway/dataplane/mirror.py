@@ -8,14 +8,18 @@ from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.core.histogram import index
+from gateway.dataplane import evidence
 from gateway.dataplane.affinity import SequenceStep
 from gateway.dataplane.plan import InferPlan
 from gateway.dataplane.pool import BackendRuntime
-from gateway.dataplane.table import RouteRuntime, ShadowRuntime
+from gateway.dataplane.table import RouteRuntime, ShadowRuntime, VariantRuntime
 from gateway.errors import Fault
 from gateway.http.client import UpstreamConnection
 from gateway.http.head import ResponseHead
+from gateway.telemetry.records import Answer, Sample
 
 if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
@@ -27,33 +31,45 @@ class ShadowCopy:
     """One copy on its way.
 
     Attributes:
+        noise: it goes to the variant that serves the original.
+        original: the client's own answer, once there is one.
         shadow: which shadow it is for.
         deadline: end of its time, perf_counter seconds.
     """
 
     __slots__ = (
+        "_answer",
         "_backend",
         "_data",
+        "_head",
+        "_parts",
         "_received",
         "_sent_at",
         "_sequence",
         "_service",
-        "_status",
         "_upstream",
+        "_variant",
         "deadline",
+        "noise",
+        "original",
         "shadow",
     )
 
-    def __init__(self, service: "DataPlane", shadow: ShadowRuntime, sequence: bytes | None) -> None:
+    def __init__(self, service: "DataPlane", shadow: ShadowRuntime, sequence: bytes | None, noise: bool) -> None:
         self._service = service
         self._sequence = sequence
         self.shadow = shadow
+        self.noise = noise
+        self.original: Sample | None = None
+        self._answer: Answer | None = None
+        self._parts: list[bytes] | None = [] if shadow.config.compare else None
+        self._head: ResponseHead | None = None
+        self._variant = shadow.variant
         self._backend: BackendRuntime | None = None
         self._upstream: UpstreamConnection | None = None
         self._data = b""
         self._sent_at = 0.0
         self._received = 0
-        self._status = 0
         self.deadline = 0.0
 
     def drop(self, reason: str) -> None:
@@ -65,14 +81,18 @@ class ShadowCopy:
 
     def _lease(self) -> BackendRuntime | None:
         """Any backend, but for a sequence always the same one as long as it is there (rendezvous hashing)."""
-        pool = self.shadow.variant.pool
+        pool = self._variant.pool
         if self._sequence is None or not pool.available:
             return pool.lease()
         key = self._sequence
         return pool.lease_on(max(pool.available, key=lambda b: blake2b(b.digest + key, digest_size=8).digest()))
 
-    def send(self, plan: InferPlan, body: bytes, header_line: bytes, request_id: bytes) -> None:
+    def send(
+        self, plan: InferPlan, served_by: VariantRuntime, body: bytes, header_line: bytes, request_id: bytes
+    ) -> None:
         """Sends the copy, or drops it when the shadow is behind."""
+        if self.noise:
+            self._variant = self.shadow.noise_variant(served_by)
         shadow, service = self.shadow, self._service
         if len(body) > shadow.config.max_body_bytes:
             self.drop("too_large")
@@ -89,7 +109,7 @@ class ShadowCopy:
         self._backend = backend
         self._data = b"".join(
             (
-                plan.lines(shadow.variant),
+                plan.lines(self._variant),
                 backend.host_line,
                 b"Content-Length: %d\r\n%bx-sluice-shadow: true\r\nx-request-id: %b\r\n\r\n"
                 % (len(body), header_line, request_id),
@@ -124,21 +144,26 @@ class ShadowCopy:
 
     def response_complete(self, head: ResponseHead, body: bytes) -> None:
         """The shadow answered in one piece."""
-        self._end(head.status)
+        if self._parts is not None:
+            self._parts.append(body)
+        self._end(head)
 
     def response_start(self, head: ResponseHead) -> None:
         """The shadow begins a longer answer."""
-        self._status = head.status
+        self._head = head
 
     def response_data(self, data: bytes | memoryview) -> None:
         """Read and forgotten, within a bound."""
         self._received += len(data)
         if self._received > self.shadow.config.max_response_bytes:
             self._end_badly()
+        elif self._parts is not None:
+            self._parts.append(bytes(data))
 
     def response_end(self) -> None:
         """The longer answer is complete."""
-        self._end(self._status)
+        assert self._head is not None
+        self._end(self._head)
 
     def response_failed(self, fault: Fault) -> None:
         """The shadow's connection broke."""
@@ -151,11 +176,31 @@ class ShadowCopy:
     def on_deadline(self) -> None:
         """The shadow took too long."""
         self.shadow.counts.timeouts += 1
+        self._answered(Answer(variant=self._variant.config.name, status=0))
         self._finish()
 
-    def _end(self, status: int) -> None:
+    def answer_of_original(self, sample: Sample) -> None:
+        """The client's answer, to be looked at beside the copy's."""
+        self.original = sample
+        self._pair()
+
+    def _answered(self, answer: Answer) -> None:
+        if self.shadow.config.compare:
+            self._answer = answer
+            self._pair()
+
+    def _pair(self) -> None:
+        """Queues original and copy once both are there."""
+        original, answer = self.original, self._answer
+        if original is not None and answer is not None:
+            self._service.sampler.add(msgspec.structs.replace(original, copy=answer, noise=self.noise))
+
+    def _end(self, head: ResponseHead) -> None:
         counts = self.shadow.counts
-        if status < 400:
+        if self._parts is not None:
+            body = b"".join(self._parts)
+            self._answered(evidence.answer(self._variant.config.name, head.status, head.fields, body))
+        if head.status < 400:
             counts.ok += 1
         else:
             counts.errors += 1
@@ -165,6 +210,7 @@ class ShadowCopy:
 
     def _end_badly(self) -> None:
         self.shadow.counts.errors += 1
+        self._answered(Answer(variant=self._variant.config.name, status=0))
         self._finish()
 
     def _finish(self) -> None:
@@ -193,14 +239,18 @@ class Mirror:
     def sample(self, route: RouteRuntime, step: SequenceStep | None) -> list[ShadowCopy]:
         """The copies that one request of a route gets, drawn independently for each shadow."""
         if step is None:
-            return [ShadowCopy(self._service, shadow, None) for shadow in route.shadows if random() < shadow.chance]
+            return [
+                ShadowCopy(self._service, shadow, None, random() < shadow.noise)
+                for shadow in route.shadows
+                if random() < shadow.chance
+            ]
         if step.start:
             self._broken.pop(step.key, None)
         elif step.key in self._broken:
             return []
         # The key decides, so that every request of a sequence, at every worker, is decided alike.
         point = int.from_bytes(step.key[8:], "little") / 2**64
-        return [ShadowCopy(self._service, shadow, step.key) for shadow in route.shadows if point < shadow.chance]
+        return [ShadowCopy(self._service, shadow, step.key, False) for shadow in route.shadows if point < shadow.chance]
 
     def break_off(self, sequence: bytes) -> None:
         """No further request of this sequence is copied: the shadow has missed one."""

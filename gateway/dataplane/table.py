@@ -3,8 +3,9 @@
 from random import random
 
 from gateway import errors
-from gateway.core.route import Route, RouteTable, Shadow, Variant
+from gateway.core.route import Evidence, Route, RouteTable, Shadow, Variant
 from gateway.core.split import pick, sticky_point, thresholds
+from gateway.dataplane.evidence import Draw, Keys
 from gateway.dataplane.pool import PoolRuntime, Pools
 from gateway.errors import Fault
 from gateway.http.head import RequestHead
@@ -12,12 +13,13 @@ from gateway.telemetry.records import ShadowCounts, VariantCounts
 
 
 class RouteState:
-    """What outlives a generation of a route: its requests in flight."""
+    """What outlives a generation of a route: its requests in flight and the sticky keys that were seen."""
 
-    __slots__ = ("in_flight",)
+    __slots__ = ("in_flight", "keys")
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.keys = Keys()
 
 
 class VariantRuntime:
@@ -46,14 +48,21 @@ class VariantRuntime:
 class ShadowRuntime:
     """A shadow with its own pool, so that nothing of it is shared with the primary."""
 
-    __slots__ = ("chance", "config", "counts", "in_flight", "variant")
+    __slots__ = ("_mirrored", "chance", "config", "counts", "in_flight", "noise", "variant")
 
-    def __init__(self, config: Shadow, variant: VariantRuntime, counts: ShadowCounts) -> None:
+    def __init__(self, config: Shadow, mirrored: dict[str, VariantRuntime], counts: ShadowCounts) -> None:
+        variant = mirrored[config.variant]
+        self._mirrored = mirrored
+        self.noise = config.noise / 100
         self.config = config
         self.variant = variant
         self.counts = counts
         self.chance = config.sample / 100
         self.in_flight = 0
+
+    def noise_variant(self, served_by: VariantRuntime) -> VariantRuntime:
+        """The variant that served the original, on the shadows' own connections."""
+        return self._mirrored[served_by.config.name]
 
 
 class RouteRuntime:
@@ -71,11 +80,15 @@ class RouteRuntime:
         "_variant_header",
         "by_name",
         "config",
+        "draw",
         "epoch",
+        "keys",
         "max_in_flight",
+        "max_sampled_bytes",
         "name",
         "primary",
         "shadows",
+        "slow_bin",
         "state",
         "stateless",
         "timeout_s",
@@ -94,6 +107,11 @@ class RouteRuntime:
         self.primary = self.by_name[config.primary.name]
         self.max_in_flight = config.max_in_flight
         self.epoch = config.epoch
+        evidence = config.evidence
+        self.draw = Draw(evidence) if evidence is not None and evidence.answers else None
+        self.keys = state.keys if evidence is not None and evidence.keys and config.sticky_header else None
+        self.max_sampled_bytes = (evidence or Evidence()).max_body_bytes
+        self.slow_bin = evidence.slow_bin if evidence is not None else 0
         self.stateless = False
         self.timeout_s = config.timeout_s
         self._bounds = thresholds([variant.config.weight for variant in variants])
@@ -125,7 +143,7 @@ class RouteRuntime:
         for header, value, variant in self._matches:
             if fields.get(header) == value:
                 return variant
-        if self._sticky and (key := fields.get(self._sticky)):
+        if key := self.key_of(head):
             return self.variants[pick(self._bounds, sticky_point(key, self._salt))]
         if len(self._bounds) == 1:
             return self.variants[self._bounds[0][1]]
@@ -139,6 +157,10 @@ class RouteRuntime:
             or (self._variant_header and self._variant_header in fields)
             or any(fields.get(header) == value for header, value, _ in self._matches)
         )
+
+    def key_of(self, head: RequestHead) -> bytes | None:
+        """The sticky key that a head carries, if the route is sticky."""
+        return head.fields.get(self._sticky) if self._sticky else None
 
     def random_variant(self) -> VariantRuntime:
         """One variant drawn by weight."""
@@ -183,23 +205,19 @@ class Table:
     ) -> None:
         self.generation = published.generation
         self.routes: dict[str, RouteRuntime] = {}
-        mirrored = {
-            variant.pool
-            for route in published.routes
-            for shadow in route.shadows
-            if (variant := route.variant(shadow.variant)) is not None
-        }
+        mirrored = {variant.pool for route in published.routes if route.shadows for variant in route.variants}
         pools.update(published.pools)
         shadow_pools.update(tuple(pool for pool in published.pools if pool.name in mirrored))
         for route in published.routes:
             variants = [
                 VariantRuntime(route, variant, pools.by_name[variant.pool], counters) for variant in route.variants
             ]
-            shadows = []
-            for shadow in route.shadows:
-                target = route.variant(shadow.variant)
-                assert target is not None
-                runtime = VariantRuntime(route, target, shadow_pools.by_name[target.pool], counters)
-                shadows.append(ShadowRuntime(shadow, runtime, counters.shadow(route, target.name)))
+            targets = {
+                variant.name: VariantRuntime(route, variant, shadow_pools.by_name[variant.pool], counters)
+                for variant in (route.variants if route.shadows else ())
+            }
+            shadows = [
+                ShadowRuntime(shadow, targets, counters.shadow(route, shadow.variant)) for shadow in route.shadows
+            ]
             state = states.setdefault(route.name, RouteState())
             self.routes[route.name] = RouteRuntime(route, variants, shadows, state)

@@ -20,7 +20,7 @@ from gateway.dataplane.link import ControlLink
 from gateway.dataplane.service import DataPlane
 from gateway.http.server import ServerConnection
 from gateway.messages import Hello
-from gateway.telemetry.records import WorkerReport
+from gateway.telemetry.records import Samples, WorkerReport
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.25
@@ -74,6 +74,7 @@ class Worker:
             uptime_s=time.monotonic() - self._started,
             draining=plane.draining,
             variants=list(counters.variants.values()),
+            new_keys=plane.take_new_keys(),
             shadows=list(counters.shadows.values()),
             backends=[backend.status() for pool in plane.pools.by_name.values() for backend in pool.backends],
             faults=[(route, code, count) for (route, code), count in counters.faults.items()],
@@ -84,6 +85,18 @@ class Worker:
             retries=plane.retries,
             rss_bytes=_rss_bytes(),
         )
+
+    def _send_report(self) -> None:
+        report = self._report()
+        if not self._link.send(report):
+            self._plane.put_back_new_keys(report.new_keys)
+
+    def _send_samples(self) -> None:
+        """Samples that cannot be sent are gone: they are a sample, drawn without regard to what they show."""
+        if self._plane.sampler:
+            samples, dropped = self._plane.sampler.take()
+            boot = self._boot
+            self._link.send(Samples(worker=boot.worker, incarnation=boot.incarnation, samples=samples, dropped=dropped))
 
     async def run(self) -> None:
         """Serves until told to stop, then drains."""
@@ -114,8 +127,9 @@ class Worker:
                 plane.sweep(now)
                 next_sweep = now + 1.0
             if now >= next_report:
-                self._link.send(self._report())
+                self._send_report()
                 next_report = now + self._boot.config.report_interval_s
+            self._send_samples()
             try:
                 await asyncio.wait_for(self._stop.wait(), min(_TICK_S, self._boot.config.report_interval_s))
             except TimeoutError:
@@ -135,7 +149,8 @@ class Worker:
             self._mark(SlotState.DRAINING)
             plane.sweep(now)
             await asyncio.sleep(0.02)
-        self._link.send(self._report())
+        self._send_report()
+        self._send_samples()
         for connection in list(plane.connections):
             connection.abort()
 
