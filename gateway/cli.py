@@ -29,6 +29,8 @@ class _Part:
 _PARTS = {
     "demo": _Part("Show the whole path here: export, serve, split, measure.", "demo", "gateway.demo.cli:app"),
     "triton": _Part("Run a real Triton on this machine without a container.", "demo", "gateway.localtriton.cli:triton"),
+    "keys": _Part("Make, list and revoke API keys of the data plane.", "", "gateway.cli_keys:keys"),
+    "tokens": _Part("Make, list and revoke tokens of the admin API.", "", "gateway.cli_keys:tokens"),
     "export": _Part("Turn PyTorch models into a Triton repository.", "export"),
     "loadtest": _Part("Load a gateway and judge it by objectives.", "loadtest"),
 }

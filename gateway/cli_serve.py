@@ -12,6 +12,7 @@ from gateway.config import Admin, Config, Listen, config_problems
 from gateway.configfile import dotted, load_config, load_routes
 from gateway.core.pool import Backend, Pool
 from gateway.errors import ConfigError
+from gateway.preflight import preflight
 from gateway.supervisor.supervisor import Ready, Supervisor
 from gateway.telemetry import logs
 
@@ -47,6 +48,7 @@ def serve(
     )
     if wrong := [f"{dotted(problem.where)}: {problem.what}" for problem in config_problems(settings)]:
         raise ConfigError(wrong)
+    preflight(settings)
     wanted = load_routes(routes, settings.pools) if routes else None
     if dry_run:
         typer.echo("settings and routes are valid")

@@ -103,8 +103,10 @@ def editing_keys(path: Path) -> Iterator[dict[str, ApiKey]]:
     """The keys in a file, to be changed in place: written when the block ends well. Raises ConfigError."""
     with _locked(path):
         known = load_keys(path, "keys") if path.exists() else {}
+        before = dict(known)
         yield known
-        _write(path, _Keys(list(known.values())))
+        if known != before:
+            _write(path, _Keys(list(known.values())))
 
 
 @contextmanager
@@ -112,8 +114,10 @@ def editing_tokens(path: Path) -> Iterator[dict[str, AdminToken]]:
     """The tokens in a file, to be changed in place: written when the block ends well. Raises ConfigError."""
     with _locked(path):
         known = load_tokens(path, "tokens") if path.exists() else {}
+        before = dict(known)
         yield known
-        _write(path, _Tokens(list(known.values())))
+        if known != before:
+            _write(path, _Tokens(list(known.values())))
 
 
 def checked(credential: C) -> C:
@@ -121,7 +125,12 @@ def checked(credential: C) -> C:
     try:
         return msgspec.convert(msgspec.to_builtins(credential), type(credential))
     except msgspec.ValidationError as error:
-        raise RejectedError(f"{error} (an id has lower-case letters, digits, dots and dashes)") from error
+        if error.args[0].endswith("`$.id`"):
+            what = (
+                "must be up to 64 lower-case letters, digits, dots and dashes, and begin and end with one of the first"
+            )
+            raise RejectedError(f"id {credential.id!r} {what} two") from error
+        raise RejectedError(str(error)) from error
 
 
 F = TypeVar("F", _Keys, _Tokens)

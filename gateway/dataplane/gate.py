@@ -18,7 +18,7 @@ from gateway.http.head import RequestHead
 from gateway.rates import Limit, RateTable
 
 if TYPE_CHECKING:
-    from gateway.dataplane.tokens import TokenChecker
+    from gateway.tokens import TokenChecker
 
 _LOG = logging.getLogger(__name__)
 OPEN = frozenset({Endpoint.LIVE, Endpoint.READY})
@@ -101,7 +101,7 @@ class Gate:
         principal = self._tokens.get(digest)
         if principal is not None:
             return principal
-        from gateway.dataplane.tokens import InvalidTokenError  # noqa: PLC0415 - without tokens no worker loads it
+        from gateway.tokens import InvalidTokenError  # noqa: PLC0415 - without tokens no worker loads it
 
         jwt = self._auth.jwt
         if self._checker is None or jwt is None:
@@ -135,7 +135,7 @@ class Gate:
             if auth.keys_file:
                 self._keys = load_keys(Path(auth.keys_file), "auth.keys_file")
             if auth.jwt is not None:
-                from gateway.dataplane.tokens import TokenChecker  # noqa: PLC0415 - see above
+                from gateway.tokens import TokenChecker  # noqa: PLC0415 - see above
 
                 self._checker = TokenChecker(auth.jwt)
         except ConfigError as error:
