@@ -62,7 +62,7 @@ def overhead(
             footprints.append(
                 bench.footprint(arms[0], bodies_mib=_MEMORY_MIB, connections=connections, seconds=_MEMORY_SECONDS)
             )
-        targets = [*figures.validity(samples), *figures.judge(samples, footprints)]
+        valid, targets = figures.validity(samples), figures.judge(samples, footprints)
         result = figures.Overhead(
             format=figures.FORMAT,
             taken_at=datetime.now(UTC).date().isoformat(),
@@ -73,8 +73,8 @@ def overhead(
             programs=programs,
             rows=figures.rows(samples),
             memory=footprints,
-            targets=targets,
-            verdict=figures.overall(targets),
+            targets=[*valid, *targets],
+            verdict=figures.overall(valid, targets),
             notes=notes,
             samples=samples,
         )

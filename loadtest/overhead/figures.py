@@ -138,9 +138,10 @@ def validity(samples: Sequence[Sample]) -> list[Judgement]:
     return found
 
 
-def overall(judgements: Sequence[Judgement]) -> Verdict:
-    """The worst of all; a target that could not be measured does not hide one that was missed."""
-    return worst(j.verdict for j in judgements)
+def overall(valid: Sequence[Judgement], targets: Sequence[Judgement]) -> Verdict:
+    """The worst target; but a run that does not count decides nothing, whatever its targets say."""
+    counts = worst(j.verdict for j in valid)
+    return worst(j.verdict for j in targets) if counts == "pass" else counts
 
 
 def _below(name: str, value: float | None, limit: float) -> Judgement:

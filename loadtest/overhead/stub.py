@@ -1,4 +1,8 @@
-"""A stub that costs next to nothing: one nginx worker answering every inference with the same small body."""
+"""A stub that costs next to nothing: one nginx worker answering every inference with the same small body.
+
+A request with raw tensors is answered only when all of it has arrived, as Triton does. nginx by itself would answer
+on seeing the headers, and what a proxy does then (and what wrk does) is not what is to be measured.
+"""
 
 import shutil
 import socket
@@ -27,14 +31,31 @@ http {{
   keepalive_requests 1000000000;
   keepalive_timeout 3600;
   client_max_body_size 128m;
-  client_body_buffer_size 2m;
+  client_body_buffer_size 80m;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
+  upstream answer {{ server 127.0.0.1:{answer_port}; keepalive 64; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{port} reuseport backlog=4096;
+    default_type application/json;
+    error_page 418 = @whole;
+    location / {{
+      if ($http_inference_header_content_length) {{ return 418; }}
+      return 200 '{answer}';
+    }}
+    location @whole {{
+      proxy_pass http://answer;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Content-Length "";
+      proxy_pass_request_body off;
+    }}
+  }}
+  server {{
+    listen 127.0.0.1:{answer_port};
     location / {{ default_type application/json; return 200 '{answer}'; }}
   }}
 }}
@@ -65,7 +86,7 @@ def running(cpu: Sequence[str] = ()) -> Iterator[int]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="sluice-stub-") as name:
         config = Path(name) / "nginx.conf"
-        config.write_text(_CONFIG.format(folder=name, port=port, answer=ANSWER))
+        config.write_text(_CONFIG.format(folder=name, port=port, answer_port=free_port(), answer=ANSWER))
         child = subprocess.Popen(
             [*cpu, nginx, "-p", name, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
