@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Len
 
+from gateway.core import rollout_policy
 from gateway.core.pool import STRICT, Pool
+from gateway.core.rollout_policy import RolloutPolicy
 
 Endpoint = Literal["repository", "shared_memory", "trace", "logging"]
 
@@ -102,6 +104,23 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """Where an answer holds its prediction, so that ground truth can be joined to it.
+
+    Attributes:
+        output: name of the output tensor.
+        kind: `argmax` over the last axis, or `label` for the class itself.
+        sample: share of the good answers whose prediction is remembered, per cent.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    output: Annotated[str, Len(1, 200)]
+    kind: Literal["argmax", "label"] = "argmax"
+    sample: Annotated[float, Gt(0), Le(100)] = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One stable name and what stands behind it.
 
@@ -119,6 +138,8 @@ class Route:
         max_in_flight: requests under way per worker; beyond it the route sheds.
         retries: further attempts on another backend when the first cannot have been executed.
         expose: endpoint families, closed by default, that this route's owner opens on the data plane.
+        predictions: where answers hold predictions, for feedback; a drift gate's output serves where this is missing.
+        rollout: how a new version is rolled out on this route when nothing else is said at its start.
         evidence: what is collected beside the counts; a rollout or a feedback gate sets it.
         epoch: evidence is counted per epoch; a rollout raises it at each step. Zero in files.
     """
@@ -138,6 +159,8 @@ class Route:
     max_in_flight: Annotated[int, Ge(1), Le(1_000_000)] = 4096
     retries: Annotated[int, Ge(0), Le(5)] = 1
     expose: Annotated[tuple[Endpoint, ...], Len(0, 4)] = ()
+    predictions: Predictions | None = None
+    rollout: RolloutPolicy | None = None
     evidence: Evidence | None = None
     epoch: Annotated[int, Ge(0)] = 0
 
@@ -218,6 +241,14 @@ def _route_problems(route: Route, pools: frozenset[str]) -> Iterable[Problem]:
     for i, shadow in enumerate(route.shadows):
         if shadow.variant not in names:
             yield Problem(("shadows", i, "variant"), f"variant {shadow.variant!r} does not exist in this route")
+    if route.rollout is not None:
+        for key, what in rollout_policy.problems(route.rollout):
+            path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+            yield Problem(("rollout", *path), what)
+        accuracy, drift = route.rollout.gates.accuracy, route.rollout.gates.drift
+        if accuracy is not None and route.predictions is None and (drift is None or drift.kind == "score"):
+            what = "ground truth has nothing to be compared with; set `predictions` on the route"
+            yield Problem(("rollout", "gates", "accuracy"), what)
 
 
 def problems(routes: tuple[Route, ...], pools: tuple[Pool, ...]) -> list[Problem]:
