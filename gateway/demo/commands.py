@@ -14,8 +14,6 @@ from gateway.errors import SluiceError, UnreachableError
 from gateway.localtriton import child
 
 _SLUICE = (sys.executable, "-P", "-c", "from gateway.cli import main; main()")
-# The models are small: idle OpenMP threads that wait by spinning made an export on two busy cores four times as slow.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 _POLL_S = 0.05
 _LINES = 12
 
@@ -118,7 +116,7 @@ def _spawn(
             [*_SLUICE, *arguments],
             output=output,
             errors=errors,
-            env=_ONE_THREAD | os.environ,
+            env=os.environ,
             death_signal=death_signal,
         )
 

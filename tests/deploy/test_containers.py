@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gateway.configfile import load_config, load_routes
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = "docker-compose.gpu.yml"
+SLUICE = [sys.executable, "-c", "from gateway.cli import main; main()"]
 SERVICES = ["triton", "gateway", "prometheus", "grafana", "locust"]
 
 
@@ -201,3 +203,15 @@ def test_grafana_finds_its_source_and_its_dashboards() -> None:
     (provider,) = yaml.safe_load((provisioning / "dashboards/sluice.yml").read_text())["providers"]
     mounts = dict(volume.split(":")[:2] for volume in compose()["services"]["grafana"]["volumes"])
     assert mounts["./deploy/grafana/dashboards"] == provider["options"]["path"]
+
+
+def test_the_commands_of_the_images_exist() -> None:
+    """`serve` and `loadtest run` take the options that they are given, tried as a dry run where no server is needed."""
+    command = compose()["services"]["locust"]["command"]
+    result = subprocess.run([*SLUICE, *command[:2], "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    for option in command[2:]:
+        assert option.partition("=")[0] in result.stdout
+    arguments = ["serve", "--dry-run", "--config", "deploy/sluice/sluice.yaml", "--routes", "deploy/sluice/routes.yaml"]
+    result = subprocess.run([*SLUICE, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
