@@ -7,7 +7,8 @@ all variants of a route together; a bound per variant would bend the shares that
 from random import random
 
 from gateway.core.route import Evidence
-from gateway.telemetry.records import Answer, NewKeys, Sample
+from gateway.http.head import ResponseHead
+from gateway.telemetry.records import Answer, NewKeys, Sample, VariantCounts
 
 _MAX_QUEUED_BYTES = 16 << 20
 _KEYS_PER_SECOND = 256
@@ -96,13 +97,25 @@ class Keys:
         self._new.setdefault((keys.epoch, keys.variant, keys.check), []).extend(keys.hashes)
 
 
-def answer(variant: str, status: int, fields: dict[bytes, bytes], body: bytes) -> Answer:
+def answer(variant: str, head: ResponseHead, body: bytes) -> Answer:
     """A backend's answer as a record."""
-    length = fields.get(b"inference-header-content-length", b"")
+    length = head.fields.get(b"inference-header-content-length", b"")
     return Answer(
         variant=variant,
-        status=status,
+        status=head.status,
         header_length=int(length) if length.isdigit() and len(length) < 10 else -1,
-        encoding=fields.get(b"content-encoding", b"").decode("latin-1"),
+        encoding=head.fields.get(b"content-encoding", b"").decode("latin-1"),
         body=body,
+    )
+
+
+def sample(counts: VariantCounts, request_id: bytes, key: int, head: ResponseHead, body: bytes) -> Sample:
+    """A good answer as a record; `counts` tells whose it was and how it was assigned."""
+    return Sample(
+        route=counts.route,
+        epoch=counts.epoch,
+        pinned=counts.pinned,
+        request_id=request_id.decode("latin-1"),
+        key=key,
+        original=answer(counts.variant, head, body),
     )

@@ -3,41 +3,48 @@
 An exchange ends twice. For the client it is settled by its last byte, by a deadline or by leaving; for the backend it
 is released when Triton has answered or the connection is gone. In between it lingers: Triton goes on computing for a
 client that left (server issue 7077), so the lease and the slot stay taken until it is really free again.
+
+The file is long because it is one state machine: its attributes say where a request is, and every event that can meet
+it has its method here. What needs no such state lives beside it (streamed, relay, observe, evidence, mirror).
 """
 
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway import errors
-from gateway.core.histogram import index
 from gateway.core.retry import Answer, classify, within_budget
-from gateway.dataplane import evidence
+from gateway.dataplane import evidence, observe
 from gateway.dataplane.affinity import SequenceStep
 from gateway.dataplane.mirror import ShadowCopy
 from gateway.dataplane.plan import InferPlan
 from gateway.dataplane.pool import BackendRuntime
+from gateway.dataplane.relay import STREAM_ERROR, Relay
+from gateway.dataplane.streamed import StreamedBody
 from gateway.dataplane.table import VariantRuntime
-from gateway.errors import Blame, Fault
-from gateway.http.chunked import LAST_CHUNK, encode_chunk
+from gateway.errors import Fault
 from gateway.http.client import UpstreamConnection
 from gateway.http.head import RequestHead, ResponseHead
 from gateway.http.server import ServerConnection
-from gateway.telemetry.records import Outcome, Sample
+from gateway.telemetry.records import Outcome
 
 if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
 
-_OUTCOME_OF_FAULT = {
-    errors.DEADLINE.code: Outcome.TIMEOUT,
-    errors.CONNECT_FAILED.code: Outcome.CONNECT_ERROR,
-    errors.NO_BACKEND.code: Outcome.CONNECT_ERROR,
-}
-_STREAM_ERROR = b'data: {"error"'
-_QUEUE = 256 << 10
+_NO_COPIES: list[ShadowCopy] = []
 
 
 class Exchange:
     """One client's inference request and its attempts.
+
+    Args:
+        service: the worker's data plane.
+        connection: the client.
+        head: the request.
+        plan: what was decided from its head.
+        variant: who serves it.
+        body: the whole body, or None when slices follow.
+        sequence: the sequence it belongs to, if any.
+        header_line: Inference-Header-Content-Length as a line, where the gateway has changed the JSON.
 
     Attributes:
         deadline: absolute, perf_counter seconds; after settling, the end of lingering.
@@ -48,32 +55,22 @@ class Exchange:
         "_attempts",
         "_backend",
         "_body",
-        "_body_bytes",
-        "_buffered",
-        "_captured",
-        "_captured_bytes",
-        "_chunked_out",
-        "_complete",
         "_connection",
         "_copies",
         "_counts",
         "_drawn",
         "_head",
         "_header_line",
-        "_held",
-        "_hold_bound",
         "_plan",
+        "_relay",
         "_request_id",
         "_response",
         "_retrying",
         "_sent_at",
         "_sequence",
         "_service",
-        "_started",
         "_started_at",
-        "_status",
-        "_stream_failed",
-        "_stream_tail",
+        "_stream",
         "_total_s",
         "_upstream",
         "_upstream_s",
@@ -92,53 +89,36 @@ class Exchange:
         sequence: SequenceStep | None,
         header_line: bytes = b"",
     ) -> None:
-        now = perf_counter()
         self._service = service
         self._connection: ServerConnection | None = connection
         self._head = head
         self._plan = plan
         self._variant = variant
+        self._body = body
         self._sequence = sequence
-        self._header_line = header_line  # Inference-Header-Content-Length, where the gateway has changed the JSON
+        self._header_line = header_line
         drawn = not plan.pinned and (sequence is None or sequence.start)
         self._counts = variant.counts if drawn else variant.pinned_counts
         self._request_id = head.request_id or service.next_request_id()
-        self._started_at = now
+        self._started_at = now = perf_counter()
         self.deadline = now + plan.timeout_s
-        self._complete = body is not None
-        self._body = body or b""  # all of a complete body
-        self._held: list[bytes | memoryview] | None = None  # slices of a streamed one, while they may be needed again
-        self._body_bytes = len(self._body)
-        self._hold_bound = 0
-        self._buffered = 0  # bytes of the body counted in service.buffered
         self._admitted = False
         self._attempts = 0
         self._retrying = False
         self._backend: BackendRuntime | None = None
         self._upstream: UpstreamConnection | None = None
-        self._started = False
-        self._chunked_out = False
-        self._status = 0
-        self._sent_at = now
-        self._upstream_s = 0.0  # sent to response head, last attempt
-        self._total_s = 0.0  # accepted to response head
-        self._stream_tail = b""
-        self._stream_failed = False
-        self._copies: list[ShadowCopy] = []
-        self._response: ResponseHead | None = None
-        self._captured: list[bytes] | None = None  # the answer's body, where somebody will look at it
-        self._captured_bytes = 0
-        self._drawn = False
+        self._stream: StreamedBody | None = None
+        self._relay: Relay | None = None
+        self._copies = _NO_COPIES
+        self._drawn = False  # the answer is sampled
 
     # admission and attempts
 
     def start(self) -> None:
         """Admits the request and sends it on its way, or answers why not."""
-        service, plan = self._service, self._plan
+        service, plan, body = self._service, self._plan, self._body
         route = plan.route
-        self._counts.assigned += 1
-        if route.keys is not None and plan.key:
-            route.keys.see("assigned", route.epoch, self._variant.config.name, plan.key)
+        observe.assigned(self._counts, plan)
         state = route.state
         if state.in_flight >= route.max_in_flight:
             self._reject(errors.SHED_ROUTE)
@@ -146,10 +126,9 @@ class Exchange:
         if service.in_flight >= service.max_in_flight:
             self._reject(errors.SHED_WORKER)
             return
-        if service.buffered + self._body_bytes > service.max_buffered:
+        if not service.claim(len(body) if body is not None else 0):
             self._reject(errors.SHED_MEMORY)
             return
-        self._buffer(self._body_bytes)
         self._admitted = True
         state.in_flight += 1
         service.in_flight += 1
@@ -158,31 +137,17 @@ class Exchange:
             self._copies = service.mirror.sample(route, self._sequence)
         if route.draw is not None:
             self._drawn = route.draw.hit(self._started_at)
-        if self._drawn or any(copy.shadow.config.compare for copy in self._copies):
-            self._captured = []
-        if not self._complete:
-            self._hold_bound = self._bound_of_hold()
-            self._held = []
+        if body is None:
+            bound = service.limits.max_held_bytes if route.config.retries else 0
+            bound = max(bound, *(copy.shadow.config.max_body_bytes for copy in self._copies), 0)
+            self._stream = StreamedBody(self._head.content_length, bound, service.claim)
         self._attempt(None)
-        if self._complete and self._copies and self._admitted:
-            self._send_copies()
-
-    def _buffer(self, size: int) -> None:
-        """Counts bytes of the body as held by this exchange; negative ones as let go."""
-        self._buffered += size
-        self._service.buffered += size
-
-    def _bound_of_hold(self) -> int:
-        """How many bytes of a streamed body may be kept; 0 when nothing needs them or they are known to be too many."""
-        limits = self._service.limits
-        bound = limits.max_held_bytes if self._plan.route.config.retries else 0
-        for copy in self._copies:
-            bound = max(bound, copy.shadow.config.max_body_bytes)
-        return bound if self._head.content_length <= bound else 0
+        if self._copies and body is not None and self._admitted:
+            self._send_copies(body)
 
     def _reject(self, fault: Fault) -> None:
         """Answers before anything was taken."""
-        self._counts.outcomes[Outcome.SHED] += 1
+        observe.ended(self._counts, self._plan, Outcome.SHED, 0.0, 0)
         connection, self._connection = self._connection, None
         if connection is not None:
             self._service.answer_fault(connection, fault, self._plan.route.name, self._request_id)
@@ -221,80 +186,74 @@ class Exchange:
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
-        backend, plan, head = self._backend, self._plan, self._head
+        backend, stream, body = self._backend, self._stream, self._body
         assert backend is not None
-        if self._complete:
-            parts: tuple[bytes | memoryview, ...] = (self._body,) if self._held is None else tuple(self._held)
-            length = self._body_bytes
-        else:
-            parts = tuple(self._held or ())
-            length = head.content_length
-        if length >= 0:
-            framing = b"Content-Length: %d\r\n%bx-request-id: " % (length, self._header_line)
-        else:
-            framing = b"Transfer-Encoding: chunked\r\nx-request-id: "
-            parts = tuple(piece for part in parts for piece in encode_chunk(part))
-        data = b"".join((plan.lines(self._variant), backend.host_line, framing, self._request_id, b"\r\n\r\n", *parts))
+        lines = self._plan.lines(self._variant)
+        if body is not None:
+            data = b"%b%bContent-Length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
+                lines,
+                backend.host_line,
+                len(body),
+                self._header_line,
+                self._request_id,
+                body,
+            )
+            self._sent_at = perf_counter()
+            upstream.send(self, data, True, False)
+            return
+        assert stream is not None
+        length = stream.length
+        framing = b"Content-Length: %d\r\n" % length if length >= 0 else b"Transfer-Encoding: chunked\r\n"
+        parts = (lines, backend.host_line, framing, b"x-request-id: ", self._request_id, b"\r\n\r\n", *stream.parts())
         self._sent_at = perf_counter()
-        upstream.send(self, data, self._complete, False)
-        connection = self._connection
-        if not self._complete:
-            if self._hold_bound == 0:
-                self._unhold()
-            if connection is not None:
-                connection.resume()
+        upstream.send(self, b"".join(parts), stream.complete, False)
+        if not stream.sending():
+            self._drop_copies()
+        if not stream.complete and self._connection is not None:
+            self._connection.resume()
 
     # the request's body (server.Exchange)
 
     def body_data(self, data: bytes | memoryview) -> None:
-        """A slice of a long body: forwarded as it comes, kept only while something may need it again."""
-        size = len(data)
-        self._body_bytes += size
-        upstream, held = self._upstream, self._held
-        if upstream is not None:
-            if self._head.content_length >= 0:
-                upstream.write(data)
-            else:
-                for piece in encode_chunk(data):
-                    upstream.write(piece)
-        if held is None:
-            return
-        held.append(data)
-        self._buffer(size)
-        if upstream is not None:
-            if self._body_bytes > self._hold_bound or self._service.buffered > self._service.max_buffered:
-                self._unhold()
-        elif self._body_bytes > _QUEUE and self._connection is not None:
-            self._connection.pause()  # nowhere to send it yet
-
-    def _unhold(self) -> None:
-        """Lets go of a streamed body: no retry and no shadow from here on."""
-        self._held = None
-        self._buffer(-self._buffered)
-        for copy in self._copies:
-            copy.drop("too_large")
-        self._copies.clear()
+        """A slice of a long body."""
+        stream = self._stream
+        assert stream is not None
+        if not stream.take(data, self._upstream):
+            self._drop_copies()
+        elif self._upstream is None and stream.clogged and self._connection is not None:
+            self._connection.pause()
 
     def body_end(self) -> None:
         """The request is complete."""
-        self._complete = True
-        upstream = self._upstream
-        if upstream is not None:
-            if self._head.content_length < 0:
-                upstream.write(LAST_CHUNK)
-            upstream.sent_all = True
-        if self._copies:
-            self._send_copies()
+        stream = self._stream
+        assert stream is not None
+        stream.end(self._upstream)
+        if self._copies and stream.held is not None:
+            self._send_copies(b"".join(stream.held))
 
     def body_failed(self, fault: Fault) -> None:
         """The rest of the request will not come."""
         self._drop_upstream()
         self._fail(fault)
 
-    def _send_copies(self) -> None:
-        body = self._body if self._held is None else b"".join(self._held)
+    def _send_copies(self, body: bytes) -> None:
         for copy in self._copies:
             copy.send(self._plan, self._variant, body, self._header_line, self._request_id)
+
+    def _drop_copies(self) -> None:
+        """The body was let go before it was complete."""
+        for copy in self._copies:
+            copy.drop("too_large")
+        self._copies = _NO_COPIES
+
+    @property
+    def _complete(self) -> bool:
+        """Whether the whole request has been handed over."""
+        return self._stream is None or self._stream.complete
+
+    @property
+    def _request_bytes(self) -> int:
+        return len(self._body) if self._body is not None else self._stream.size if self._stream is not None else 0
 
     # the response (client.Consumer)
 
@@ -313,26 +272,11 @@ class Exchange:
             if classify(status, body, alternatives) is Answer.ELSEWHERE and self._may_retry(None):
                 self._retry()
                 return
-        if self._plan.stream and _STREAM_ERROR in body:
-            self._stream_failed = True
-        self._upstream_s = upstream_s = now - self._sent_at
-        self._total_s = total_s = now - self._started_at
-        data = b"".join(
-            (
-                head.sized if head.content_length >= 0 else head.block + b"Content-Length: %d\r\n" % len(body),
-                self._variant.stamp,
-                b"x-request-id: %b\r\nserver-timing: gateway;dur=%.2f, upstream;dur=%.2f\r\n%b\r\n"
-                % (self._request_id, (total_s - upstream_s) * 1e3, upstream_s * 1e3, connection.connection_header),
-                body,
-            )
-        )
-        self._status = status
-        self._response = head
-        if self._captured is not None:
-            self._captured.append(body)
-            self._captured_bytes = len(body)
+        fields = head.sized if head.content_length >= 0 else head.block + b"Content-Length: %d\r\n" % len(body)
+        data = self._response_head(now, fields, connection) + body
+        failed = self._plan.stream and STREAM_ERROR in body
         self._observe(status)
-        self._settle_answered(len(body))
+        self._settle_answered(head, failed, len(body), [body] if self._keeps_answer else None)
         self._connection = None
         self._release()
         connection.finish(data)
@@ -346,61 +290,44 @@ class Exchange:
             self._drop_upstream()  # it starts to write: closing now tells Triton that nobody listens
             self._release()
             return
-        self._started = True
-        self._status = head.status
+        chunked = head.content_length < 0 and self._head.http11
+        if head.content_length < 0 and not chunked:
+            connection.keep_alive = False
+        fields = head.sized + b"Transfer-Encoding: chunked\r\n" if chunked else head.sized
+        connection.write(self._response_head(now, fields, connection))
         self._response = head
+        keep_bytes = self._plan.route.max_sampled_bytes if self._keeps_answer else -1
+        self._relay = Relay(connection, chunked, self._plan.stream, keep_bytes)
+
+    def _response_head(self, now: float, fields: bytes, connection: ServerConnection) -> bytes:
+        """Status line and all fields towards the client; notes how long it took to get here."""
         self._upstream_s = upstream_s = now - self._sent_at
         self._total_s = total_s = now - self._started_at
-        framing = head.sized
-        if head.content_length < 0:
-            if self._head.http11:
-                self._chunked_out = True
-                framing += b"Transfer-Encoding: chunked\r\n"
-            else:
-                connection.keep_alive = False
-        connection.write(
-            b"".join(
-                (
-                    framing,
-                    self._variant.stamp,
-                    b"x-request-id: %b\r\nserver-timing: gateway;dur=%.2f, upstream;dur=%.2f\r\n%b\r\n"
-                    % (self._request_id, (total_s - upstream_s) * 1e3, upstream_s * 1e3, connection.connection_header),
-                )
-            )
+        return b"%b%bx-request-id: %b\r\nserver-timing: gateway;dur=%.2f, upstream;dur=%.2f\r\n%b\r\n" % (
+            fields,
+            self._variant.stamp,
+            self._request_id,
+            (total_s - upstream_s) * 1e3,
+            upstream_s * 1e3,
+            connection.connection_header,
         )
 
     def response_data(self, data: bytes | memoryview) -> None:
-        """A slice of a longer answer, passed on as it comes."""
-        connection = self._connection
-        if connection is None or not data:
-            return
-        size = len(data)
-        self._counts.response_bytes += size
-        if self._captured is not None:
-            self._captured_bytes += size
-            if self._captured_bytes <= self._plan.route.max_sampled_bytes:
-                self._captured.append(bytes(data))
-            else:
-                self._captured = None
-        if self._plan.stream and not self._stream_failed:
-            window = self._stream_tail + bytes(data)
-            self._stream_failed = _STREAM_ERROR in window
-            self._stream_tail = window[-len(_STREAM_ERROR) :]
-        if self._chunked_out:
-            for piece in encode_chunk(data):
-                connection.write(piece)
-        else:
-            connection.write(data)
+        """A slice of a longer answer."""
+        if self._connection is not None and self._relay is not None and data:
+            self._relay.pass_on(data)
 
     def response_end(self) -> None:
         """The end of a longer answer."""
         self._upstream = None
         connection, self._connection = self._connection, None
-        if connection is not None:
-            self._settle_answered(0)
+        relay = self._relay
+        if connection is None or relay is None:
+            self._release()
+            return
+        self._settle_answered(self._response, relay.failed, relay.size, relay.kept)
         self._release()
-        if connection is not None:
-            connection.finish(LAST_CHUNK if self._chunked_out else b"")
+        connection.finish(relay.last)
 
     def response_failed(self, fault: Fault) -> None:
         """The connection to the backend broke, or its bytes are no HTTP."""
@@ -409,11 +336,8 @@ class Exchange:
             self._backend.observe(False)
         if self._connection is None:
             self._release()
-        elif self._started:
-            self._settle(Outcome.UPSTREAM_ERROR)
-            connection, self._connection = self._connection, None
-            self._release()
-            connection.abort()
+        elif self._relay is not None:
+            self._fail(fault)
         else:
             self._attempt_failed(fault)
 
@@ -448,10 +372,9 @@ class Exchange:
         """Whether another attempt is allowed after a failure, or (None) after an answer that says "not here"."""
         service = self._service
         return (
-            not self._started
-            and self._complete
+            self._relay is None
+            and (self._stream is None or self._stream.held is not None)
             and (self._sequence is None or (self._sequence.start and fault is errors.CONNECT_FAILED))
-            and (self._held is not None or self._body_bytes == len(self._body))
             and self._attempts <= self._plan.route.config.retries
             and within_budget(service.retrying - self._retrying, service.in_flight)
         )
@@ -477,7 +400,7 @@ class Exchange:
             self._release()
             return
         self._linger_or_release(Outcome.TIMEOUT)
-        if self._started:
+        if self._relay is not None:
             connection.abort()
         else:
             self._service.answer_fault(connection, errors.DEADLINE, self._plan.route.name, self._request_id)
@@ -492,7 +415,7 @@ class Exchange:
         self._settle(outcome)
         self._connection = None
         service = self._service
-        if self._upstream is not None and self._complete and not self._started:
+        if self._upstream is not None and self._complete and self._relay is None:
             service.deadlines.discard(self)
             self.deadline = perf_counter() + service.limits.linger_s
             service.deadlines.add(self)
@@ -503,91 +426,49 @@ class Exchange:
     def _fail(self, fault: Fault) -> None:
         """Ends with an answer made by the gateway, or by cutting off an answer already begun."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            self._release()
-            return
-        if fault.blame is Blame.OVERLOAD:
-            self._settle(Outcome.SHED)
-        elif fault.blame is Blame.CLIENT:
-            self._settle(Outcome.CLIENT_ERROR)
-        else:
-            self._settle(_OUTCOME_OF_FAULT.get(fault.code, Outcome.UPSTREAM_ERROR))
-        started = self._started
+        if connection is not None:
+            self._settle(observe.outcome_of_fault(fault))
         self._release()
-        if started:
+        if connection is None:
+            return
+        if self._relay is not None:
             connection.abort()
         else:
             self._service.answer_fault(connection, fault, self._plan.route.name, self._request_id)
 
-    def _settle_answered(self, body_bytes: int) -> None:
-        """Counts an answer of the backend that reached the client whole."""
-        counts, status = self._counts, self._status
-        statuses = counts.statuses
-        statuses[status] = statuses.get(status, 0) + 1
-        counts.request_bytes += self._body_bytes
-        if self._stream_failed or (status >= 500 and status != 501):
-            counts.outcomes[Outcome.UPSTREAM_ERROR] += 1
-            self._see_key("server")
-        elif status >= 400:
-            counts.outcomes[Outcome.CLIENT_ERROR] += 1
-            self._see_key("client")
-        else:
-            counts.outcomes[Outcome.OK] += 1
-            us = int(self._total_s * 1e6)
-            bucket = index(us)
-            counts.latency[bucket] += 1
-            counts.latency_us += us
-            counts.upstream_us += int(self._upstream_s * 1e6)
-            if self._plan.route.keys is not None and bucket > self._plan.route.slow_bin:
-                self._see_key("slow")
-            if self._captured is not None:
-                self._sample()
-        counts.response_bytes += body_bytes
+    @property
+    def _keeps_answer(self) -> bool:
+        """Whether somebody will look at the answer's body."""
+        return self._drawn or any(copy.shadow.config.compare for copy in self._copies)
 
-    def _see_key(self, check: str) -> None:
-        """Notes the first time that a sticky key meets a kind of bad outcome."""
-        route, key = self._plan.route, self._plan.key
-        if route.keys is not None and key:
-            route.keys.see(check, route.epoch, self._variant.config.name, key)
-
-    def _sample(self) -> None:
-        """Hands a good answer on: for itself where it was drawn, beside each copy that is to be compared."""
-        route, response = self._plan.route, self._response
-        if self._captured is None or response is None or self._captured_bytes > route.max_sampled_bytes:
-            return
-        name = self._variant.config.name
-        sample = Sample(
-            route=route.name,
-            epoch=route.epoch,
-            pinned=self._counts.pinned,
-            request_id=self._request_id.decode("latin-1"),
-            key=self._plan.key,
-            original=evidence.answer(name, self._status, response.fields, b"".join(self._captured)),
+    def _settle_answered(self, head: ResponseHead, failed: bool, size: int, kept: list[bytes] | None) -> None:
+        """Counts an answer that reached the client whole, and hands it on to whoever looks at it."""
+        outcome = observe.outcome_of(head.status, failed)
+        observe.answered(
+            self._counts,
+            self._plan,
+            head.status,
+            outcome,
+            total_s=self._total_s,
+            upstream_s=self._upstream_s,
+            request_bytes=self._request_bytes,
+            response_bytes=size,
         )
-        if self._drawn:
-            self._service.sampler.add(sample)
-        for copy in self._copies:
-            copy.answer_of_original(sample)
+        if kept is not None and outcome is Outcome.OK and size <= self._plan.route.max_sampled_bytes:
+            sample = evidence.sample(self._counts, self._request_id, self._plan.key, head, b"".join(kept))
+            if self._drawn:
+                self._service.sampler.add(sample)
+            for copy in self._copies:
+                copy.answer_of_original(sample)
 
     def _settle(self, outcome: Outcome) -> None:
         """Counts an end without a whole answer."""
-        counts = self._counts
-        counts.outcomes[outcome] += 1
-        counts.request_bytes += self._body_bytes
-        if outcome is Outcome.SHED:
-            self._see_key("shed")
-        elif outcome in {Outcome.UPSTREAM_ERROR, Outcome.CONNECT_ERROR}:
-            self._see_key("server")
-        elif outcome is Outcome.TIMEOUT:
-            self._see_key("server")
-            us = int((perf_counter() - self._started_at) * 1e6)
-            counts.latency[index(us)] += 1
-            counts.latency_us += us
+        after_s = perf_counter() - self._started_at
+        observe.ended(self._counts, self._plan, outcome, after_s, self._request_bytes)
 
     def _observe(self, status: int) -> None:
-        backend = self._backend
-        if backend is not None:
-            backend.observe(status < 500 or status == 501)
+        if self._backend is not None:
+            self._backend.observe(status < 500 or status == 501)
 
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
@@ -605,7 +486,10 @@ class Exchange:
             backend.in_flight -= 1
         self._plan.route.state.in_flight -= 1
         service.in_flight -= 1
-        service.buffered -= self._buffered
+        if self._body is not None:
+            service.claim(-len(self._body))
+        elif self._stream is not None:
+            self._stream.let_go()
         service.deadlines.discard(self)
         if self._retrying:
             service.retrying -= 1

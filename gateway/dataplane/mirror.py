@@ -199,7 +199,7 @@ class ShadowCopy:
         counts = self.shadow.counts
         if self._parts is not None:
             body = b"".join(self._parts)
-            self._answered(evidence.answer(self._variant.config.name, head.status, head.fields, body))
+            self._answered(evidence.answer(self._variant.config.name, head, body))
         if head.status < 400:
             counts.ok += 1
         else:

@@ -181,7 +181,7 @@ class DataPlane:
         """Begins a request whose body says where it must go, or is to be changed."""
         if body is None:
             bound = self.limits.max_gathered_bytes
-            gathering = Gathering(connection, head, plan, bound, self._claim, self._begin_read, self.answer_fault)
+            gathering = Gathering(connection, head, plan, bound, self.claim, self._begin_read, self.answer_fault)
             gathering.start()
             return gathering
         step = self.affinity.resolve(plan, head, body)
@@ -205,8 +205,8 @@ class DataPlane:
             body, length = (json, -1) if length < 0 else (json + body[length:], len(json))
         return body, b"" if length < 0 else b"Inference-Header-Content-Length: %d\r\n" % length
 
-    def _claim(self, size: int) -> bool:
-        """Counts bytes of gathered bodies; False when the worker's bound is reached."""
+    def claim(self, size: int) -> bool:
+        """Counts bytes of bodies held in memory (negative ones are let go); False when the bound is reached."""
         if size > 0 and self.buffered + size > self.max_buffered:
             return False
         self.buffered += size
