@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from gateway.controlplane import schema
 from gateway.core.pool import Pool
-from gateway.core.route import Route, RouteTable
+from gateway.core.route import Evidence, Route, RouteTable
 from gateway.errors import ConfigError, StoreError
 
 T = TypeVar("T")
@@ -50,8 +50,8 @@ class Generation:
 
     @property
     def table(self) -> RouteTable:
-        """What workers are given."""
-        return RouteTable(generation=self.number, routes=self.routes, pools=self.pools)
+        """What workers are given: without what only the controller needs."""
+        return RouteTable(generation=self.number, routes=tuple(map(_for_workers, self.routes)), pools=self.pools)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,19 +113,19 @@ class Store:
     def latest(self) -> Generation | None:
         """The newest generation, None in a new store."""
         query = select(schema.generations).order_by(schema.generations.c.number.desc()).limit(1)
-        return self._read(lambda c: _first(c, query, _generation))
+        return self.read(lambda c: _first(c, query, _generation))
 
     def generation(self, number: int) -> Generation | None:
         """One generation, None when it never was or is no longer kept."""
         query = select(schema.generations).where(schema.generations.c.number == number)
-        return self._read(lambda c: _first(c, query, _generation))
+        return self.read(lambda c: _first(c, query, _generation))
 
     def generations(self, limit: int, before: int | None = None) -> list[Generation]:
         """Up to `limit` generations, newest first, all below `before` where that is given."""
         query = select(schema.generations).order_by(schema.generations.c.number.desc()).limit(limit)
         if before is not None:
             query = query.where(schema.generations.c.number < before)
-        return self._read(lambda c: [_generation(row) for row in c.execute(query).mappings()])
+        return self.read(lambda c: [_generation(row) for row in c.execute(query).mappings()])
 
     def add(self, change: Change, routes: tuple[Route, ...], pools: tuple[Pool, ...], above: int = 0) -> Generation:
         """Appends a generation, numbered above `above`, and its audit entry in one transaction."""
@@ -147,24 +147,26 @@ class Store:
             _add_audit(connection, change, last + 1, change.why)
             return _generation(row)
 
-        return self._write(write)
+        return self.write(write)
 
     def note(self, change: Change, generation: int | None, detail: str) -> None:
         """Appends an audit entry alone."""
-        self._write(lambda c: _add_audit(c, change, generation, detail))
+        self.write(lambda c: _add_audit(c, change, generation, detail))
 
     def audit(self, limit: int, before: int | None = None) -> list[AuditEntry]:
         """Up to `limit` audit entries, newest first, all with ids below `before` where that is given."""
         query = select(schema.audit).order_by(schema.audit.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(schema.audit.c.id < before)
-        return self._read(lambda c: [AuditEntry(**row) for row in c.execute(query).mappings()])
+        return self.read(lambda c: [AuditEntry(**row) for row in c.execute(query).mappings()])
 
-    def _read(self, query: Callable[[Connection], T]) -> T:
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Runs a query."""
         with self._connection() as connection:
             return query(connection)
 
-    def _write(self, change: Callable[[Connection], T]) -> T:
+    def write(self, change: Callable[[Connection], T]) -> T:
+        """Runs a change in one transaction."""
         with self._connection() as connection, connection.begin():
             return change(connection)
 
@@ -223,6 +225,15 @@ def _add_audit(connection: Connection, change: Change, generation: int | None, d
     added = connection.execute(insert(schema.audit).values(**row)).inserted_primary_key
     newest = int(added[0]) if added else 0
     connection.execute(delete(schema.audit).where(schema.audit.c.id <= newest - KEEP_AUDIT))
+
+
+def _for_workers(route: Route) -> Route:
+    """A route whose predictions are remembered has its answers sampled."""
+    evidence = route.evidence
+    if route.predictions is not None:
+        base = evidence or Evidence()
+        evidence = replace(base, answers=max(base.answers, route.predictions.sample))
+    return replace(route, rollout=None, predictions=None, evidence=evidence)
 
 
 def _first(connection: Connection, query: Any, make: Callable[[Any], T]) -> T | None:

@@ -1,0 +1,120 @@
+"""A variant's model over the whole of its pool: on a quorum or not at all, and as the table wants it ever after."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from gateway.controlplane.delivery.repository import RefusedError, Repository, UnavailableError
+from gateway.core.pool import Pool
+from gateway.core.route import Route, Variant
+
+_RETRY_S = (0.2, 0.5, 1.0, 2.0)
+Order = Callable[[str], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What an order to a pool came to.
+
+    Attributes:
+        ok: on the quorum.
+        detail: in words, failures first.
+        touched: backends that were changed.
+    """
+
+    ok: bool
+    detail: str
+    touched: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Progress:
+    good: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    touched: list[str] = field(default_factory=list)
+
+
+class Lifecycle:
+    """Orders to pools.
+
+    Args:
+        repository: orders to single backends.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def load(self, variant: Variant, pool: Pool, quorum: float) -> Done:
+        """Loads on all backends; done when the quorum is ready, refused as soon as it cannot be reached.
+
+        A backend that does not answer is asked again until the caller gives up: the rollout's own time-out decides.
+        """
+        loaded: list[str] = []
+
+        async def load(url: str) -> str:
+            if await self._repository.load(url, variant.model, variant.version):
+                loaded.append(url)
+                return f"{url} loaded"
+            return f"{url} had it"
+
+        done = await self._on_quorum(pool, quorum, load)
+        return Done(ok=done.ok, detail=done.detail, touched=tuple(loaded))
+
+    async def warm(self, variant: Variant, pool: Pool, quorum: float) -> Done:
+        """Warms up on all backends that have the model; done when the quorum is warm."""
+
+        async def warm(url: str) -> str:
+            return await self._repository.warm(url, variant.model, variant.version)
+
+        return await self._on_quorum(pool, quorum, warm)
+
+    async def unload(self, variant: Variant, urls: Sequence[str]) -> Done:
+        """Unloads on the backends named; one that does not answer has nothing left to unload when it comes back."""
+        orders = (self._repository.unload(url, variant.model, variant.version) for url in urls)
+        results = await asyncio.gather(*orders, return_exceptions=True)
+        bad = [str(r) for r in results if isinstance(r, RefusedError | UnavailableError)]
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, RefusedError | UnavailableError):
+                raise result
+        return Done(ok=not bad, detail="; ".join(bad) or f"unloaded on {len(urls)} backends", touched=tuple(urls))
+
+    async def _on_quorum(self, pool: Pool, quorum: float, order: Order) -> Done:
+        urls = [backend.url.rstrip("/") for backend in pool.backends]
+        need = max(1, math.ceil(quorum * len(urls) - 1e-9))
+        progress = _Progress()
+        tasks = {asyncio.create_task(_insist(url, order)): url for url in urls}
+        try:
+            waiting = set(tasks)
+            while waiting and len(progress.good) < need <= len(urls) - len(progress.bad):
+                finished, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    try:
+                        progress.good.append(task.result())
+                    except RefusedError as error:
+                        progress.bad.append(str(error))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        ok = len(progress.good) >= need
+        return Done(ok=ok, detail="; ".join([*progress.bad, *progress.good])[:1000])
+
+
+async def _insist(url: str, order: Order) -> str:
+    """One backend, asked until it answers."""
+    attempt = 0
+    while True:
+        try:
+            return await order(url)
+        except UnavailableError:
+            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+            attempt += 1
+
+
+def in_use(routes: Sequence[Route], variant: Variant, *, but: tuple[str, str]) -> bool:
+    """Whether another variant than `but` (route and variant) needs the same model, version and pool."""
+    what = (variant.model, variant.version, variant.pool)
+    return any(
+        (v.model, v.version, v.pool) == what and (route.name, v.name) != but for route in routes for v in route.variants
+    )
