@@ -219,11 +219,11 @@ class DataPlane:
             plan = head.plan = decide(head, self.table, self.gate)
         return plan if isinstance(plan, Fault) else None
 
-    def fault_response(self, fault: Fault, connection_header: bytes) -> bytes:
+    def fault_response(self, fault: Fault, connection_header: bytes, head_only: bool) -> bytes:
         """A complete response for a fault that belongs to no exchange; counts it."""
         self._count_fault("", fault)
         connection_header += _CHALLENGE if fault.status == 401 else b""
-        return reply(fault.status, error_body(fault.text), connection_header)
+        return reply(fault.status, error_body(fault.text), connection_header, head_only)
 
     def answer_fault(
         self, connection: ServerConnection, fault: Fault, route: str, request_id: bytes, retry_after_s: int = 1
@@ -235,7 +235,8 @@ class DataPlane:
             extra += b"Retry-After: %d\r\n" % retry_after_s
         elif fault.status == 401:
             extra += _CHALLENGE
-        connection.finish(reply(fault.status, error_body(fault.text), connection.connection_header + extra))
+        extra += connection.connection_header
+        connection.finish(reply(fault.status, error_body(fault.text), extra, connection.head_only))
 
     def _count_fault(self, route: str, fault: Fault) -> None:
         faults = self.counters.faults

@@ -9,6 +9,7 @@ from gateway.http.chunked import ChunkedDecoder, ChunkError
 from gateway.http.head import Heads, ResponseHead
 
 WRITE_HIGH = 1 << 20
+_GATHERED = 64 << 10
 
 
 class Consumer(Protocol):
@@ -65,6 +66,8 @@ class UpstreamConnection(asyncio.Protocol):
         "_memo",
         "_no_body",
         "_parser",
+        "_read_paused",
+        "_write_paused",
         "consumer",
         "got_bytes",
         "idle_since",
@@ -90,6 +93,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._left = 0  # bytes of body to come; -1 until the connection closes
         self._decoder: ChunkedDecoder | None = None
         self._no_body = False
+        self._read_paused = False
+        self._write_paused = False
 
     # asyncio.Protocol
 
@@ -100,11 +105,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Called by the loop when the write buffer is above its bound."""
+        self._write_paused = True
         if self.consumer is not None:
             self.consumer.upstream_paused(True)
 
     def resume_writing(self) -> None:
         """Called by the loop when the write buffer has drained."""
+        self._write_paused = False
         if self.consumer is not None:
             self.consumer.upstream_paused(False)
 
@@ -157,12 +164,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stops reading the response."""
-        if self.transport is not None and not self.transport.is_closing():
+        if not self._read_paused and self.transport is not None and not self.transport.is_closing():
+            self._read_paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Reads on."""
-        if self.transport is not None and not self.transport.is_closing():
+        if self._read_paused and self.transport is not None and not self.transport.is_closing():
+            self._read_paused = False
             self.transport.resume_reading()
 
     # responses
@@ -198,24 +207,26 @@ class UpstreamConnection(asyncio.Protocol):
                 self._fail(errors.UPSTREAM_INVALID)
                 return
             data = data[end:]
-        self._buffer = b""
         status = head.status
         length = head.content_length
         if self._no_body or status in {204, 304}:
             length = 0
         elif length >= 0:
             if len(data) == end + length:
+                self._buffer = b""
                 self._finish(consumer, head, data[end:])
+                return
+            if status >= 400 and len(data) < end + length <= _GATHERED:
+                self._buffer = data  # an error's text decides on a retry, so it is judged whole
                 return
         elif head.chunked:
             self._decoder = ChunkedDecoder()
         elif head.keep_alive:
             self._fail(errors.UPSTREAM_INVALID.but("the backend's response has no length"))
             return
+        self._buffer = b""
         if length == 0:
-            self._finish(consumer, head, b"")
-            if len(data) > end:
-                self._poison()
+            self._finish(consumer, head, b"", len(data) == end)
             return
         self._head = head
         self._left = length
@@ -237,10 +248,7 @@ class UpstreamConnection(asyncio.Protocol):
                 if self.consumer is not consumer:
                     return
             if self._decoder.done:
-                extra = len(self._decoder.rest)
-                self._end(consumer)
-                if extra:
-                    self._poison()
+                self._end(consumer, not self._decoder.rest)
             return
         left = self._left
         size = len(data)
@@ -253,31 +261,35 @@ class UpstreamConnection(asyncio.Protocol):
             self._left = 0
             consumer.response_data(data if size == left else memoryview(data)[:left])
             if self.consumer is consumer:
-                self._end(consumer)
-                if size > left:
-                    self._poison()
+                self._end(consumer, size == left)
 
-    def _finish(self, consumer: Consumer, head: ResponseHead, body: bytes) -> None:
+    def _finish(self, consumer: Consumer, head: ResponseHead, body: bytes, clean: bool = True) -> None:
         self.consumer = None
-        self._release(head)
+        self._release(head, clean)
         consumer.response_complete(head, body)
 
-    def _end(self, consumer: Consumer) -> None:
+    def _end(self, consumer: Consumer, clean: bool) -> None:
         head = self._head
         assert head is not None
         self.consumer = None
         self._head = None
         self._decoder = None
-        self._release(head)
+        self._release(head, clean)
         consumer.response_end()
 
-    def _release(self, head: ResponseHead) -> None:
-        """Gives the connection back before its consumer hears of the end, so that the next request may take it."""
-        if head.keep_alive and self.sent_all:
+    def _release(self, head: ResponseHead, clean: bool) -> None:
+        """Gives the connection back before its consumer hears of the end, so that the next request may take it.
+
+        One with surplus bytes behind the response (not `clean`) or with a request the backend has not taken in whole
+        is never used again.
+        """
+        if head.keep_alive and clean and self.sent_all and not self._write_paused:
+            if self._read_paused:  # by a client that reads slower than this response came
+                self.resume()
             self.used += 1
             self.owner.released(self)
         else:
-            self.close()
+            self._poison()
 
     def _fail(self, fault: Fault) -> None:
         consumer, self.consumer = self.consumer, None

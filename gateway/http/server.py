@@ -5,6 +5,7 @@ else (long bodies, chunks, pipelining, slow clients) is a small state machine ar
 """
 
 import asyncio
+import re
 from enum import Enum, auto
 from time import perf_counter
 from typing import Protocol, cast
@@ -19,6 +20,9 @@ WRITE_HIGH = 1 << 20
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PENDING = 64 << 10
 _MAX_DRAIN = 64 << 20
+_LINGER_S = 2.0
+_DRAIN_IDLE_S = 1.0
+_EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 
 
 class Phase(Enum):
@@ -30,6 +34,7 @@ class Phase(Enum):
     STREAM = auto()  # inside a body that is handed over in slices
     WAIT = auto()  # the request is complete, its response is not
     DRAIN = auto()  # the response is complete, its request is not: discard the rest
+    LINGER = auto()  # nothing more is answered: discard what comes until the client has read the last answer
     CLOSED = auto()
 
 
@@ -66,7 +71,7 @@ class Service(Protocol):
     def refusal(self, head: RequestHead) -> Fault | None:
         """Why a request would be refused whatever its body, if so."""
 
-    def fault_response(self, fault: Fault, connection_header: bytes) -> bytes:
+    def fault_response(self, fault: Fault, connection_header: bytes, head_only: bool) -> bytes:
         """A complete response for a fault."""
 
     def opened(self, connection: "ServerConnection") -> None:
@@ -154,6 +159,11 @@ class ServerConnection(asyncio.Protocol):
         self._writing_since = 0.0
         if self._exchange is not None:
             self._exchange.client_paused(False)
+        elif self.phase is Phase.IDLE:  # it waited in `finish` for this
+            self.resume()
+            if self._buffer and not self._looping:
+                rest, self._buffer = self._buffer, b""
+                self._advance(rest)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop with what the client sent."""
@@ -167,8 +177,14 @@ class ServerConnection(asyncio.Protocol):
             self._buffer += data
             if len(self._buffer) > _PENDING:
                 self.pause()
-        elif phase is not Phase.CLOSED:
+        elif phase is Phase.LINGER:
             self.since = perf_counter()
+            self._received += len(data)
+            if self._received > _MAX_DRAIN:
+                self.abort()
+        elif phase is not Phase.CLOSED:
+            if phase is Phase.STREAM:  # a short body, or one that nobody needs, has to come within its time as a whole
+                self.since = perf_counter()
             rest = self._body(data)
             if rest:
                 self._advance(rest)
@@ -221,28 +237,30 @@ class ServerConnection(asyncio.Protocol):
             if self.phase is Phase.WAIT:
                 self._exchange = exchange
                 return
-            if self.phase is not Phase.IDLE or not self._buffer:
+            if self.phase is not Phase.IDLE or not self._buffer or self._writing_since:
                 return
             data, self._buffer = self._buffer, b""
 
     def _slow_head(self, data: bytes, end: int) -> tuple[RequestHead, bytes, int] | None:
         """Parses a head that is not remembered; None when it is incomplete or refused."""
-        if data.startswith(b"\r\n"):  # one empty line before a request is ignored (RFC 9112 section 2.2)
-            data = data[2:]
+        if empty := _EMPTY_LINES.match(data):  # empty lines before a request are ignored (RFC 9112 section 2.2)
+            data = data[empty.end() :]
             end = data.find(b"\r\n\r\n") + 4
         limits = self._service.limits
         if end < 4 or end > limits.max_head_bytes:
             if len(data) <= limits.max_head_bytes:
-                if self.phase is Phase.IDLE:
+                if data and self.phase is Phase.IDLE:
                     self.since = perf_counter()
                 self.phase = Phase.HEAD if data else Phase.IDLE
                 self._buffer = data
                 return None
             line = data.find(b"\r\n", 0, limits.max_head_bytes)
+            self._head = None
             self.refuse(errors.URI_TOO_LONG if line < 0 else errors.HEADERS_TOO_LARGE)
             return None
         head = self._service.heads.request(data[:end])
         if isinstance(head, Fault):
+            self._head = None
             self.refuse(head)
             return None
         return head, data, end
@@ -283,7 +301,7 @@ class ServerConnection(asyncio.Protocol):
                 return b""
             for piece in pieces:
                 self._take(piece)
-                if self.phase is Phase.CLOSED:
+                if self.phase is Phase.CLOSED or self.phase is Phase.LINGER:
                     return b""
             if not self._decoder.done:
                 return b""
@@ -296,10 +314,10 @@ class ServerConnection(asyncio.Protocol):
                 size = self._left
             self._left -= size
             self._take(data)
-            if self._left:
+            if self._left or self.phase is Phase.CLOSED:
                 return b""
         self._complete(rest)
-        if self.phase is not Phase.IDLE:
+        if self.phase is not Phase.IDLE or self._writing_since:
             return b""
         rest, self._buffer = self._buffer, b""
         return rest
@@ -331,7 +349,11 @@ class ServerConnection(asyncio.Protocol):
     def _complete(self, rest: bytes) -> None:
         """The present request's body has ended."""
         phase, head = self.phase, self._head
+        assert head is not None
         self._decoder = None
+        if head.header_length > self._received and b"content-encoding" not in head.fields and phase is not Phase.DRAIN:
+            self._body_failed(errors.BAD_V2_HEADER.but("Inference-Header-Content-Length is larger than the body"))
+            return
         self._buffer = rest
         if phase is Phase.DRAIN:
             self.phase = Phase.IDLE
@@ -342,7 +364,6 @@ class ServerConnection(asyncio.Protocol):
             self.phase = Phase.WAIT
             self._exchange.body_end()
         elif phase is Phase.GATHER:
-            assert head is not None
             body = b"".join(self._parts)
             self._parts.clear()
             self.phase = Phase.WAIT
@@ -353,12 +374,14 @@ class ServerConnection(asyncio.Protocol):
                 self._exchange = exchange
 
     def _body_failed(self, fault: Fault) -> None:
+        """The rest of the request cannot be told from what follows it, or is not wanted."""
         self.keep_alive = False
-        self._parts.clear()
         if self.phase is Phase.STREAM and self._exchange is not None:
             self._exchange.body_failed(fault)
-        else:
+        elif self.phase is not Phase.DRAIN:  # there the answer has gone out already
             self.refuse(fault)
+        if self.phase is Phase.DRAIN:
+            self._linger()
 
     # answering
 
@@ -378,6 +401,11 @@ class ServerConnection(asyncio.Protocol):
         if self.phase is Phase.WAIT:
             self._exchange = exchange
 
+    @property
+    def head_only(self) -> bool:
+        """Whether the present response has no body whatever its head says."""
+        return self._head is not None and self._head.method == b"HEAD"
+
     def write(self, data: bytes | memoryview) -> None:
         """Sends a part of the present response."""
         if self.transport is not None:
@@ -394,10 +422,16 @@ class ServerConnection(asyncio.Protocol):
         phase = self.phase
         if phase is Phase.WAIT:
             if not self.keep_alive:
-                self.close()
+                if self._service.draining:  # its next request may be on the way
+                    self._linger()
+                else:
+                    self.close()
                 return
             self.phase = Phase.IDLE
             self.since = perf_counter()
+            if self._writing_since:  # nothing more is begun for a client that does not read
+                self.pause()
+                return
             if not self._reading:
                 self.resume()
             if self._buffer and not self._looping:
@@ -407,14 +441,31 @@ class ServerConnection(asyncio.Protocol):
             # Answered before the request was complete. Closing now would reset the connection under the client's
             # writes and lose the answer (RFC 9112 section 9.6): take in the rest, within a bound.
             self.phase = Phase.DRAIN
+            self.since = perf_counter()
             self.resume()
 
     def refuse(self, fault: Fault) -> None:
         """Answers a request that never became an exchange, and closes."""
         self.keep_alive = False
         if self.transport is not None:
-            self.transport.write(self._service.fault_response(fault, b"Connection: close\r\n"))
-        self.close()
+            self.transport.write(self._service.fault_response(fault, b"Connection: close\r\n", self.head_only))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Ends the connection in order: closing it with bytes unread would reset it, and lose the last answer."""
+        self._exchange = None
+        self._decoder = None
+        self._buffer = b""
+        self._parts.clear()
+        transport = self.transport
+        if transport is None or transport.is_closing() or not transport.can_write_eof():
+            self.close()
+            return
+        self.phase = Phase.LINGER
+        self.since = perf_counter()
+        self._received = 0
+        transport.write_eof()
+        self.resume()
 
     def abort(self) -> None:
         """Ends the connection at once, so that the client sees an incomplete response as such."""
@@ -426,6 +477,7 @@ class ServerConnection(asyncio.Protocol):
     def close(self) -> None:
         """Ends the connection after what was written has gone out."""
         self.phase = Phase.CLOSED
+        self.since = perf_counter()
         self._exchange = None
         if self.transport is not None:
             self.transport.close()
@@ -441,8 +493,10 @@ class ServerConnection(asyncio.Protocol):
                 self._exchange.client_gone()
             self.abort()
         elif phase is Phase.IDLE:
-            if waited > limits.idle_timeout_s or self._service.draining:
+            if waited > limits.idle_timeout_s:
                 self.close()
+            elif self._service.draining and waited > _DRAIN_IDLE_S:
+                self._linger()
         elif phase is Phase.HEAD:
             if waited > limits.head_timeout_s:
                 self.refuse(errors.CLIENT_SLOW)
@@ -455,3 +509,7 @@ class ServerConnection(asyncio.Protocol):
                     self.abort()
                 else:
                     self._body_failed(errors.CLIENT_SLOW)
+        elif (phase is Phase.LINGER and waited > _LINGER_S) or (
+            phase is Phase.CLOSED and waited > limits.write_timeout_s  # it never took the rest of its answer
+        ):
+            self.abort()
