@@ -112,7 +112,9 @@ class Supervisor:
             _pipe() as (ready_in, ready_out),
             _wakeups() as (wakeup, received),
         ):
-            self._ready = Ready(sockets.url_of(data), sockets.url_of(api), self._config.workers, os.getpid())
+            data_url = sockets.url_of(data, "https" if listen.tls else "http")
+            admin_url = sockets.url_of(api, "https" if admin.tls else "http")
+            self._ready = Ready(data_url, admin_url, self._config.workers, os.getpid())
             self._data = data
             slots_fd = Slots.create(self._config.workers)
             self._slots = Slots(slots_fd, self._config.workers)
