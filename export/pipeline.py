@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export import state as states
-from export import steps_model, steps_publish
+from export import steps_model, steps_publish, steps_serve
 from export.errors import ExportError, Step, StepError
 from export.failures import keep
 from export.load.loaded import Loaded
@@ -45,7 +45,9 @@ STEPS: tuple[StepDef, ...] = (
     StepDef(Step.PARITY, steps_model.parity),
     StepDef(Step.INDEPENDENCE, steps_model.independence),
     StepDef(Step.CONFIG, steps_publish.config, resumable=False),
+    StepDef(Step.SERVE_CHECK, steps_serve.serve_check, resumable=False),
     StepDef(Step.PUBLISH, steps_publish.publish, resumable=False),
+    StepDef(Step.RELOAD, steps_serve.reload, resumable=False),
 )
 
 
@@ -134,8 +136,9 @@ def _failed(current: Run, failure: ExportError, seconds: float, progress: Progre
 def _loader(spec: Spec, request: ExportRequest) -> Callable[[], Loaded]:
     def load() -> Loaded:
         from export.load import load as load_spec  # noqa: PLC0415  (torch comes in here)
+        from export.load.samples import read_samples  # noqa: PLC0415
 
-        return load_spec(spec, trust=request.trust, max_batch=request.max_batch)
+        return load_spec(spec, trust=request.trust, samples=read_samples(request.samples))
 
     return load
 

@@ -27,7 +27,11 @@ class Outcome:
 
 @dataclass(slots=True)
 class Run:
-    """Mutable only in `state` (saved after each step) and `loaded` (made again when a resumed run needs it)."""
+    """Everything a step can reach.
+
+    Mutable in `state` (saved after each step), in `loaded` (made again when a resumed run needs it), and in what
+    `publish` tells `reload`: the configuration it found, and whether it added a version.
+    """
 
     request: ExportRequest
     spec: Spec
@@ -37,6 +41,8 @@ class Run:
     state: State
     loader: Callable[[], Loaded]
     loaded: Loaded | None = None
+    config_before: str | None = None
+    added: bool = False
 
     @property
     def raw(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from export.errors import ExportError, Step, StepError
 from export.graph import files
 from export.load.loaded import Array
+from export.load.samples import read_samples
 from export.numeric import cases as case_file
 from export.numeric.fresh import judge
 from export.numeric.tolerance import tolerances
@@ -119,7 +121,7 @@ def precision(run: Run) -> Outcome:
         if run.stripped.is_dir():
             shutil.copytree(run.stripped, run.final)
         else:
-            shutil.copyfile(run.stripped, run.final)
+            os.link(run.stripped, run.final)  # the same bytes: no need to write hundreds of megabytes twice
         return Outcome(message="fp32 as traced", skipped=True)
     raise StepError(Step.PRECISION, "fp16 is not built yet")
 
@@ -149,12 +151,9 @@ def _judged(run: Run, step: Step, kind: Literal["parity", "independence"], mode:
 def _rows(
     run: Run, examples: Mapping[str, Array], samples: Mapping[str, Array] | None
 ) -> tuple[dict[str, Array], Literal["user", "model", "synthetic"]]:
-    if run.request.samples is not None:
-        try:
-            with np.load(run.request.samples, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}, "user"
-        except (OSError, ValueError) as error:
-            raise StepError(Step.LOAD, f"--samples {run.request.samples}: {error}") from error
+    given = read_samples(run.request.samples)
+    if given is not None:
+        return given, "user"
     if samples is not None:
         return dict(samples), "model"
     return case_file.synthetic(examples, max(64, run.request.max_batch), _SEED), "synthetic"

@@ -56,6 +56,7 @@ def publish(run: Run) -> Outcome:
     run.refuse_missing(Step.PUBLISH, run.final)
     with repository.lock(request.name, request.lock_timeout_s):
         message = proto.from_text(state.config, "the new config.pbtxt")
+        run.config_before = repository.config(request.name)
         current = _agree(run, message)
         hashes = {str(part.relative_to(run.work)): files.sha256(part) for part in files.parts(run.final)}
         existing = _same(run, hashes)
@@ -82,7 +83,7 @@ def publish(run: Run) -> Outcome:
             repository.add_version(request.name, version, staged, text)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        state.version = version
+        state.version, run.added = version, True
         return Outcome({"version": version, "promoted": text is not None}, f"{request.name} version {version}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from export.state import TensorInfo
 from export.targets import Target
 
 _DOMAINS = {"", "ai.onnx", "com.microsoft"}
-_PATH = re.compile(rb"(?:/[\w.-]+){2,}\.py\b")
 
 
 def check(
@@ -29,8 +27,7 @@ def check(
     model = onnx.load(graph_path, load_external_data=False)
     _versions(model, target)
     _nodes(model)
-    if found := _PATH.search(graph_path.read_bytes() if graph_path.stat().st_size < 2**28 else b""):
-        raise _wrong(f"a source path is embedded: {found.group().decode()!r}")
+    _no_traces(model)
     got_inputs = [_tensor(value) for value in model.graph.input]
     got_outputs = [_tensor(value) for value in model.graph.output]
     for kind, got, wanted in (("inputs", got_inputs, inputs), ("outputs", got_outputs, outputs)):
@@ -62,6 +59,15 @@ def _nodes(model: Any) -> None:
     for function in model.functions:
         if any(_drops_out(node) for node in function.node):
             raise _wrong(f"function {function.name!r} holds a Dropout: the model was traced in training mode")
+
+
+def _no_traces(model: Any) -> None:
+    """Source paths and lines ride in metadata and documentation: none may be left."""
+    carriers = [model, *_all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
+    for carrier in carriers:
+        if carrier.doc_string or carrier.metadata_props:
+            name = getattr(carrier, "name", "") or "the model"
+            raise _wrong(f"{name!r} still carries documentation or metadata, where exporters put source paths")
 
 
 def _drops_out(node: Any) -> bool:

@@ -34,26 +34,37 @@ class _Flat(nn.Module):
 
 def write(exportable: Exportable, outputs: Sequence[str], path: Path, *, opset: int, max_batch: int) -> None:
     """Write `path`; StepError(EXPORT) carries the exporter's own reason."""
+    flat = _Flat(exportable.module, list(exportable.inputs))
+    shapes = (tuple(_shapes(exportable, max_batch)),)
+    _save(
+        flat,
+        list(exportable.inputs),
+        outputs,
+        path,
+        opset,
+        args=tuple(exportable.inputs.values()),
+        dynamic_shapes=shapes,
+    )
+
+
+def write_program(program: Any, inputs: Sequence[str], outputs: Sequence[str], path: Path, *, opset: int) -> None:
+    """The same for a saved torch.export program, whose dynamic dimensions are its own."""
+    _save(program, inputs, outputs, path, opset)
+
+
+def _save(model: Any, inputs: Sequence[str], outputs: Sequence[str], path: Path, opset: int, **options: Any) -> None:
     import onnx_ir  # noqa: PLC0415
 
-    flat = _Flat(exportable.module, list(exportable.inputs))
     with _quiet():
         try:
-            program = torch.onnx.export(
-                flat,
-                args=tuple(exportable.inputs.values()),
-                dynamic_shapes=(tuple(_shapes(exportable, max_batch)),),
-                dynamo=True,
-                opset_version=opset,
-                verbose=False,
-            )
+            program = torch.onnx.export(model, dynamo=True, opset_version=opset, verbose=False, **options)
         except Exception as error:
             raise StepError(Step.EXPORT, f"torch.onnx.export refuses the model: {_reason(error)}") from error
     if program is None:
         raise StepError(Step.EXPORT, "torch.onnx.export returned nothing")
-    model: Any = program.model
-    names.rename(model, list(exportable.inputs), list(outputs))
-    onnx_ir.save(model, path)
+    graph: Any = program.model
+    names.rename(graph, list(inputs), list(outputs))
+    onnx_ir.save(graph, path)
 
 
 def _shapes(exportable: Exportable, max_batch: int) -> Iterator[dict[int, Any]]:

@@ -23,7 +23,7 @@ class TorchModel:
 
     def __init__(self, exportable: Exportable) -> None:
         _refuse_training(exportable.module)
-        _refuse_small_batch(exportable.inputs)
+        refuse_small_batch(exportable.inputs)
         self._exportable = exportable
         self._names = self._output_names()
 
@@ -138,7 +138,8 @@ def _is_batch_norm(child: nn.Module) -> bool:
     return isinstance(child, nn.modules.batchnorm._BatchNorm)
 
 
-def _refuse_small_batch(inputs: Mapping[str, Tensor]) -> None:
+def refuse_small_batch(inputs: Mapping[str, Tensor]) -> None:
+    """StepError unless all examples share one batch of two or more."""
     if not inputs:
         raise StepError(Step.LOAD, "the SPEC gives no example inputs")
     sizes = {name: (value.shape[0] if value.ndim else 0) for name, value in inputs.items()}

@@ -122,12 +122,19 @@ class LocalRepository:
 
     def remove_version(self, name: str, version: int) -> None:
         """Renamed out in one step, then deleted."""
-        grave = self.staging(name) / str(version)
+        self._bury(self.root / name / str(version), name)
+
+    def remove_model(self, name: str) -> None:
+        """Renamed out in one step, then deleted."""
+        self._bury(self.root / name, name)
+
+    def _bury(self, path: Path, name: str) -> None:
+        grave = self.staging(name)
         try:
-            (self.root / name / str(version)).rename(grave)
-            _sync(self.root / name)
+            path.rename(grave / path.name)
+            _sync(path.parent)
         finally:
-            shutil.rmtree(grave.parent, ignore_errors=True)
+            shutil.rmtree(grave, ignore_errors=True)
 
     def staging(self, name: str) -> Path:
         """A fresh directory in the side directory."""

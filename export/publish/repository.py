@@ -59,6 +59,10 @@ class Repository(Protocol):
         """Take a version away; readers see it whole until it is gone."""
         ...
 
+    def remove_model(self, name: str) -> None:
+        """Take a model away with all its versions."""
+        ...
+
     def staging(self, name: str) -> Path:
         """A new empty directory from which `add_version` can publish."""
         ...
