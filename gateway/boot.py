@@ -21,6 +21,7 @@ class Boot(msgspec.Struct, kw_only=True):
 
     Attributes:
         worker: slot number, 0 to workers - 1.
+        line: its line in `Slots`; while a worker is being replaced, two processes have one slot number.
         incarnation: unique for each process that ever held the slot.
         listen_fd: inherited listening socket, shared by all workers; the supervisor keeps it open.
         slots_fd: inherited memory file of `Slots`.
@@ -30,6 +31,7 @@ class Boot(msgspec.Struct, kw_only=True):
     """
 
     worker: int
+    line: int
     incarnation: str
     listen_fd: int
     slots_fd: int
@@ -97,44 +99,48 @@ class SlotState(IntEnum):
 
 
 class Slots:
-    """One shared cache line per worker: open connections, state and last sign of life (monotonic nanoseconds).
+    """One shared cache line per process: open connections, state and last sign of life (monotonic nanoseconds).
 
     Each worker writes only its own line; the supervisor clears the line of a worker that died. Eight-byte aligned
-    words make single reads and writes whole on every platform the gateway runs on.
+    words make single reads and writes whole on every platform the gateway runs on. The number of lines is fixed, so
+    that workers come and go without a new memory file: the lowest free one is taken.
     """
+
+    LINES = 1024
 
     def __init__(self, fd: int, workers: int) -> None:
         self.workers = workers
         self._fd = fd
-        self._map = mmap.mmap(fd, workers * _SLOT_BYTES)
+        self._map = mmap.mmap(fd, self.LINES * _SLOT_BYTES)
+        self._looked_at = min(4 * workers, self.LINES)
 
     def sequences(self) -> SequenceTable:
         """The table of running sequences that lies behind the lines in the same memory file."""
-        return SequenceTable(self._fd, self.workers * _SLOT_BYTES)
+        return SequenceTable(self._fd, self.LINES * _SLOT_BYTES)
 
     def rates(self) -> RateTable:
         """The rate limits' table, behind that."""
-        return RateTable(self._fd, self.workers * _SLOT_BYTES + TABLE_BYTES)
+        return RateTable(self._fd, self.LINES * _SLOT_BYTES + TABLE_BYTES)
 
-    @staticmethod
-    def create(workers: int) -> int:
-        """A new inheritable memory file for that many workers, their sequences and rates; returns its descriptor."""
+    @classmethod
+    def create(cls) -> int:
+        """A new inheritable memory file for lines, sequences and rates; returns its descriptor."""
         fd = os.memfd_create("sluice-slots", 0)
-        os.ftruncate(fd, workers * _SLOT_BYTES + TABLE_BYTES + RATES_BYTES)
+        os.ftruncate(fd, cls.LINES * _SLOT_BYTES + TABLE_BYTES + RATES_BYTES)
         return fd
 
-    def write(self, worker: int, connections: int, state: SlotState, alive_ns: int) -> None:
-        """Sets a worker's line."""
-        _SLOT.pack_into(self._map, worker * _SLOT_BYTES, connections, state, alive_ns)
+    def write(self, line: int, connections: int, state: SlotState, alive_ns: int) -> None:
+        """Sets a line."""
+        _SLOT.pack_into(self._map, line * _SLOT_BYTES, connections, state, alive_ns)
 
-    def read(self, worker: int) -> tuple[int, SlotState, int]:
-        """A worker's open connections, state and last sign of life."""
-        connections, state, alive_ns = _SLOT.unpack_from(self._map, worker * _SLOT_BYTES)
+    def read(self, line: int) -> tuple[int, SlotState, int]:
+        """A process's open connections, state and last sign of life."""
+        connections, state, alive_ns = _SLOT.unpack_from(self._map, line * _SLOT_BYTES)
         return connections, SlotState(state), alive_ns
 
     def fewest_connections(self) -> int:
         """Open connections of the serving worker that has fewest; 0 when none serves."""
-        lines = (self.read(worker) for worker in range(self.workers))
+        lines = (self.read(line) for line in range(self._looked_at))
         return min((connections for connections, state, _ in lines if state is SlotState.SERVING), default=0)
 
     def close(self) -> None:

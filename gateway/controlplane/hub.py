@@ -12,7 +12,7 @@ from gateway.core.route import RouteTable
 from gateway.messages import Applied, Frames, Hello, Publish, decode_from_worker, frame
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.logs import logger
-from gateway.telemetry.records import WorkerReport
+from gateway.telemetry.records import Samples, WorkerReport
 
 _READ_BYTES = 1 << 16
 _HELLO_S = 10.0
@@ -40,12 +40,18 @@ class Hub:
     Args:
         ledger: receives every report.
         clock: monotonic seconds.
+
+    Attributes:
+        on_report: called with every report, after the ledger has it.
+        on_samples: called with every batch of sampled answers.
     """
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self.on_report: Callable[[WorkerReport], None] = lambda _: None
+        self.on_samples: Callable[[Samples], None] = lambda _: None
         self._ledger = ledger
         self._clock = clock
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[str, Session] = {}  # by incarnation: while one is replaced, two share a slot
         self._frame = b""
         self._table = RouteTable()
         self._changed = asyncio.Event()
@@ -66,8 +72,8 @@ class Hub:
 
     @property
     def sessions(self) -> list[Session]:
-        """Connected workers by slot."""
-        return [self._sessions[slot] for slot in sorted(self._sessions)]
+        """Connected workers by slot; where two share one, the newer process is the later one."""
+        return sorted(self._sessions.values(), key=lambda session: session.worker)
 
     @property
     def table(self) -> RouteTable:
@@ -114,8 +120,8 @@ class Hub:
         except asyncio.CancelledError:
             pass  # stop() ends all handlers; the streams machinery would report it as an error
         finally:
-            if self._sessions.get(session.worker) is session:
-                del self._sessions[session.worker]
+            if self._sessions.get(session.incarnation) is session:
+                del self._sessions[session.incarnation]
                 self._changed.set()
             self._handlers.discard(task)
             writer.close()
@@ -127,8 +133,8 @@ class Hub:
             case Hello():
                 session.worker, session.incarnation = message.worker, message.incarnation
                 session.pid, session.generation = message.pid, message.generation
-                before = self._sessions.get(message.worker)
-                self._sessions[message.worker] = session
+                before = self._sessions.pop(message.incarnation, None)
+                self._sessions[message.incarnation] = session
                 if before is not None and before is not session:
                     before.writer.close()
                 if self._frame:
@@ -139,6 +145,9 @@ class Hub:
                 session.report = message
                 session.generation = message.generation
                 self._ledger.record(message)
+                self.on_report(message)
+            case Samples():
+                self.on_samples(message)
         self._changed.set()
 
     def _send(self, session: Session) -> None:

@@ -52,7 +52,7 @@ class Worker:
         )
 
     def _mark(self, state: SlotState) -> None:
-        self._slots.write(self._boot.worker, len(self._plane.connections), state, time.monotonic_ns())
+        self._slots.write(self._boot.line, len(self._plane.connections), state, time.monotonic_ns())
 
     def _last_table(self) -> None:
         """Serves what was published last, so that a worker that starts anew needs no controller."""

@@ -9,6 +9,7 @@ from gateway.telemetry.records import BackendStatus, Outcome, ShadowCounts, Vari
 
 K = TypeVar("K")
 
+_PER_SLOT = 3
 _BACKEND_COUNTERS = ("connects", "connect_failures", "ejections", "failures", "requests")
 _VARIANT_COUNTERS = ("assigned", "latency_us", "upstream_us", "request_bytes", "response_bytes")
 _SHADOW_COUNTERS = ("sent", "ok", "errors", "timeouts")
@@ -71,26 +72,36 @@ class Totals:
 
 
 class Ledger:
-    """The last report of each worker slot, and the sum of all that will never be reported again."""
+    """The last reports of each worker slot, and the sum of all that will never be reported again."""
 
     def __init__(self) -> None:
-        self._current: dict[int, WorkerReport] = {}
+        self._current: dict[int, dict[str, WorkerReport]] = {}
         self._retired = Totals()
         self._incarnations: dict[int, int] = {}
 
     def record(self, report: WorkerReport) -> None:
-        """Takes a worker's newest report; a process that held the slot before is taken for dead."""
-        previous = self._current.get(report.worker)
-        if previous is None or previous.incarnation != report.incarnation:
-            self._incarnations[report.worker] = self._incarnations.get(report.worker, 0) + 1
-            if previous is not None:
-                self._retired.add_report(previous)
-        else:
+        """Takes a worker's newest report.
+
+        A process that is being replaced goes on reporting while it drains, beside its successor in the same slot; the
+        one before the last few is taken for dead.
+        """
+        slot = self._current.setdefault(report.worker, {})
+        previous = slot.get(report.incarnation)
+        if previous is not None:
             self._retire_missing(previous, report)
-        self._current[report.worker] = report
+        else:
+            self._incarnations[report.worker] = self._incarnations.get(report.worker, 0) + 1
+            while len(slot) >= _PER_SLOT:
+                self._retired.add_report(slot.pop(next(iter(slot))))
+        slot[report.incarnation] = report
 
     def forget_routes(self, known: frozenset[str]) -> None:
-        """Drops retired sums of routes that exist no more, so that they cannot pile up."""
+        """Drops what retired processes counted for routes that exist no more, so that it cannot pile up."""
+        for slot in self._current.values():
+            for report in list(slot.values())[:-1]:
+                report.variants = [row for row in report.variants if row.route in known]
+                report.shadows = [row for row in report.shadows if row.route in known]
+                report.faults = [row for row in report.faults if not row[0] or row[0] in known]
         retired = self._retired
         retired.variants = {key: row for key, row in retired.variants.items() if key[0] in known}
         retired.shadows = {key: row for key, row in retired.shadows.items() if key[0] in known}
@@ -105,13 +116,14 @@ class Ledger:
         sums.add_faults((*key, count) for key, count in retired.faults.items())
         sums.backends = {key: dict(row) for key, row in retired.backends.items()}
         sums.accepted, sums.retries = retired.accepted, retired.retries
-        for report in self._current.values():
-            sums.add_report(report)
+        for slot in self._current.values():
+            for report in slot.values():
+                sums.add_report(report)
         return sums
 
     def reports(self) -> list[WorkerReport]:
-        """The last report of each slot, by slot."""
-        return [self._current[slot] for slot in sorted(self._current)]
+        """The last report of the newest process in each slot, by slot."""
+        return [list(self._current[slot].values())[-1] for slot in sorted(self._current)]
 
     def incarnations(self) -> Mapping[int, int]:
         """How many processes each slot has had."""

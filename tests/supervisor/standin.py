@@ -65,10 +65,10 @@ class StandIn:
 
     async def _alive(self) -> None:
         slots = Slots(self.boot.slots_fd, self.boot.config.workers)
-        slots.write(self.boot.worker, 0, SlotState.SERVING, time.monotonic_ns())
+        slots.write(self.boot.line, 0, SlotState.SERVING, time.monotonic_ns())
         while _MODE != "hang" or not self.served:
             await asyncio.sleep(0.05)
-            slots.write(self.boot.worker, 0, SlotState.SERVING, time.monotonic_ns())
+            slots.write(self.boot.line, 0, SlotState.SERVING, time.monotonic_ns())
 
     async def _control(self) -> None:
         while True:
