@@ -116,7 +116,7 @@ class Supervisor:
             admin_url = sockets.url_of(api, "https" if admin.tls else "http")
             self._ready = Ready(data_url, admin_url, self._config.workers, os.getpid())
             self._data = data
-            slots_fd = Slots.create(self._config.workers)
+            slots_fd = Slots.create()
             self._slots = Slots(slots_fd, self._config.workers)
             table = str(state / "table.msgpack")
 
@@ -134,6 +134,7 @@ class Supervisor:
             def worker_boot(slot: int) -> Callable[[], int]:
                 return lambda: Boot(
                     worker=slot,
+                    line=slot,
                     incarnation=uuid.uuid4().hex,
                     listen_fd=data.fileno(),
                     slots_fd=slots_fd,
