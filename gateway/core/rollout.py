@@ -181,8 +181,9 @@ def next_decision_at(state: RolloutState, policy: RolloutPolicy) -> float | None
 def decide(state: RolloutState, policy: RolloutPolicy, inputs: Inputs, now: float) -> Decision | None:
     """The next decision, or None when nothing changes. Times are seconds of one clock that may jump, not run back.
 
-    One call makes one decision; a caller that gets one calls again, without the inputs, until it gets None. An effect
-    that is under way but no longer outstanding is to be cancelled.
+    One call makes one decision; a caller that gets one calls again, without the results, until it gets None. A command
+    is given again until the state names its id: then it was obeyed, or refused with a reason. An effect that is under
+    way but no longer outstanding is to be cancelled.
     """
     if state.final:
         return None

@@ -85,7 +85,9 @@ def test_evidence_survives_the_store(parts: list[tuple[ArmCounts, ArmCounts]]) -
     policy = RolloutPolicy(gates=ALL.gates)
     evidence = begin(policy, parts[0][1])
     for i, (mine, theirs) in enumerate(parts):
-        evidence = absorb(evidence, Block(epoch=i // 2, share=0.3, candidate=mine, reference=theirs, old=theirs), policy)
+        evidence = absorb(
+            evidence, Block(epoch=i // 2, share=0.3, candidate=mine, reference=theirs, old=theirs), policy
+        )
     assert msgspec.json.decode(msgspec.json.encode(evidence), type=Evidence) == evidence
 
 
@@ -138,7 +140,9 @@ def test_sticky_routes_count_keys_and_not_requests() -> None:
     assert [(t.raw_x, t.raw_n) for t in evidence.checks["server"].tallies] == [(1, 3)]
     assert [(t.x, t.n) for t in evidence.assigned] == [(3, 33)]
     assert [(d.x, d.y, d.n) for d in evidence.feedback] == [(1, 0, 12)]
-    assert absorb(begin(RolloutPolicy(unit="request"), sticky=True), told, policy).checks["server"].tallies[0].raw_x == 40
+    assert (
+        absorb(begin(RolloutPolicy(unit="request"), sticky=True), told, policy).checks["server"].tallies[0].raw_x == 40
+    )
 
 
 def test_slow_is_fixed_before_the_first_request() -> None:
