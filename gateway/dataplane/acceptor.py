@@ -54,6 +54,11 @@ class Acceptor:
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener.fileno(), self._readable)
 
+    @property
+    def opening(self) -> int:
+        """Accepted clients that are not connections of the data plane yet."""
+        return len(self._opening)
+
     def stop(self) -> None:
         """Accepts nothing more; other workers go on."""
         self._open = False

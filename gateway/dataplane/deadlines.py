@@ -52,8 +52,9 @@ class Deadlines:
         self._timer, self._next = None, float("inf")
         now = perf_counter()
         for member in [member for member in self.members if member.deadline <= now]:
-            del self.members[member]
-            member.on_deadline()
+            if member in self.members:  # the end of one may have discarded another
+                del self.members[member]
+                member.on_deadline()
         if self.members:
             earliest = min(member.deadline for member in self.members)
             if earliest < self._next:

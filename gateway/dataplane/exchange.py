@@ -140,7 +140,7 @@ class Exchange:
         if body is None:
             bound = service.limits.max_held_bytes if route.config.retries else 0
             bound = max(bound, *(copy.shadow.config.max_body_bytes for copy in self._copies), 0)
-            self._stream = StreamedBody(self._head.content_length, bound, service.claim)
+            self._stream = StreamedBody(self._head.content_length, bound, service.claim_spare)
         self._attempt(None)
         if self._copies and body is not None and self._admitted:
             self._send_copies(body)
@@ -152,7 +152,7 @@ class Exchange:
         if connection is not None:
             self._service.answer_fault(connection, fault, self._plan.route.name, self._request_id)
 
-    def _attempt(self, avoid: BackendRuntime | None) -> None:
+    def _attempt(self, avoid: BackendRuntime | None, fresh: bool = False) -> None:
         pool, sequence = self._variant.pool, self._sequence
         if sequence is not None and sequence.backend is not None:
             backend = pool.lease_on(sequence.backend)
@@ -165,7 +165,7 @@ class Exchange:
             self._service.affinity.placed(sequence, backend)
         self._attempts += 1
         self._backend = backend
-        upstream = backend.take_idle()
+        upstream = None if fresh else backend.take_idle()
         if upstream is not None:
             self._send(upstream)
         else:
@@ -331,15 +331,16 @@ class Exchange:
 
     def response_failed(self, fault: Fault) -> None:
         """The connection to the backend broke, or its bytes are no HTTP."""
-        self._upstream = None
-        if self._backend is not None:
+        upstream, self._upstream = self._upstream, None
+        stale = upstream is not None and upstream.used > 0 and not upstream.got_bytes
+        if self._backend is not None and not stale:
             self._backend.observe(False)
         if self._connection is None:
             self._release()
         elif self._relay is not None:
             self._fail(fault)
         else:
-            self._attempt_failed(fault)
+            self._attempt_failed(fault, stale)
 
     def upstream_paused(self, paused: bool) -> None:
         """Back-pressure from the backend onto the client's body."""
@@ -359,9 +360,16 @@ class Exchange:
 
     # retries
 
-    def _attempt_failed(self, fault: Fault) -> None:
+    def _attempt_failed(self, fault: Fault, stale: bool = False) -> None:
+        """Tries again where that is allowed.
+
+        A connection that had served before and ended without a word was most likely closed while it was idle: that
+        says nothing about its backend and is no attempt, but the next one gets a new connection.
+        """
+        if stale and self._plan.route.config.retries:
+            self._attempts -= 1
         if self._may_retry(fault):
-            self._retry()
+            self._retry(stale)
             return
         if self._sequence is not None:
             self._service.affinity.lost(self._sequence)
@@ -379,7 +387,7 @@ class Exchange:
             and within_budget(service.retrying - self._retrying, service.in_flight)
         )
 
-    def _retry(self) -> None:
+    def _retry(self, fresh: bool = False) -> None:
         service, failed = self._service, self._backend
         assert failed is not None
         failed.in_flight -= 1
@@ -388,7 +396,7 @@ class Exchange:
         if not self._retrying:
             self._retrying = True
             service.retrying += 1
-        self._attempt(failed)
+        self._attempt(None if fresh else failed, fresh)
 
     # endings
 
@@ -399,6 +407,8 @@ class Exchange:
             self._drop_upstream()
             self._release()
             return
+        if self._backend is not None and self._complete and self._plan.timeout_s >= self._plan.route.timeout_s:
+            self._backend.observe(False)  # it had all the time that the route's owner gives
         self._linger_or_release(Outcome.TIMEOUT)
         if self._relay is not None:
             connection.abort()

@@ -71,24 +71,23 @@ async def fetch(
         UnreachableError: no connection, no valid answer, too large an answer, or none within `timeout_s`.
     """
     future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    collector = _Collector(future, max_bytes)
     upstream: UpstreamConnection | None = None
     try:
         async with asyncio.timeout(timeout_s):
             upstream = backend.take_idle() or await backend.connect()
             length = b"Content-Length: %d\r\n" % len(body) if body or method == b"POST" else b""
             upstream.send(
-                _Collector(future, max_bytes),
+                collector,
                 b"".join((method, b" ", path, b" HTTP/1.1\r\n", backend.host_line, length, b"\r\n", body)),
                 True,
                 method == b"HEAD",
             )
-            reply = await future
-            upstream = None
-            return reply
+            return await future
     except TimeoutError:
         raise UnreachableError(f"{backend.url} did not answer within {timeout_s:g} s") from None
     except OSError as error:
         raise UnreachableError(f"{backend.url}: {error}") from None
     finally:
-        if upstream is not None:
+        if upstream is not None and upstream.consumer is collector:  # else it is idle, or another's already
             upstream.abort()

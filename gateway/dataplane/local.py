@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 5.0
 _LOAD_TIMEOUT_S = 300.0
-_MAX_BODY = 64 << 20
+_MAX_BODY = 16 << 20
+_MAX_IN_FLIGHT = 256
+_ALONE = frozenset({Endpoint.LIVE, Endpoint.READY, Endpoint.SERVER})  # answered without asking a backend
 _EXTENSIONS = [
     "classification",
     "sequence",
@@ -82,9 +84,9 @@ class LocalExchange:
             self._service.spawn(self._run(self._body))
 
     def body_data(self, data: bytes | memoryview) -> None:
-        """Gathers the body, within a bound."""
+        """Gathers the body within a bound, where it means something."""
         self._size += len(data)
-        if self._size <= _MAX_BODY:
+        if self._size <= _MAX_BODY and self._plan.target.endpoint in GUARDED:
             self._parts.append(bytes(data))
 
     def body_end(self) -> None:
@@ -114,13 +116,21 @@ class LocalExchange:
             connection.finish(reply(answer.status, answer.body, extra, head_only, content))
 
     async def _run(self, body: bytes) -> None:
+        service = self._service
+        answer = _fault(errors.UPSTREAM_INVALID)
+        if service.local_in_flight >= _MAX_IN_FLIGHT and self._plan.target.endpoint not in _ALONE:
+            self._finish(_fault(errors.SHED_WORKER))
+            return
+        service.local_in_flight += 1
         try:
             answer = await self._answer(body)
         except UnreachableError as error:
             answer = _fault(errors.NO_BACKEND.but(str(error)))
         except msgspec.MsgspecError:
             answer = _fault(errors.UPSTREAM_INVALID.but("the backend's answer is not the JSON it should be"))
-        self._finish(answer)
+        finally:
+            service.local_in_flight -= 1
+            self._finish(answer)
 
     # answers
 

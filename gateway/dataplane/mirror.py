@@ -97,7 +97,7 @@ class ShadowCopy:
         if len(body) > shadow.config.max_body_bytes:
             self.drop("too_large")
             return
-        if shadow.in_flight >= shadow.config.max_in_flight or service.buffered + len(body) > service.max_buffered:
+        if shadow.in_flight >= shadow.config.max_in_flight or service.copied + len(body) > service.max_copied:
             self.drop("busy")
             return
         backend = self._lease()
@@ -116,7 +116,7 @@ class ShadowCopy:
                 body,
             )
         )
-        service.buffered += len(self._data)
+        service.copied += len(self._data)
         self.deadline = perf_counter() + shadow.config.timeout_s
         service.deadlines.add(self)
         upstream = backend.take_idle()
@@ -220,7 +220,7 @@ class ShadowCopy:
             return
         backend.in_flight -= 1
         self.shadow.in_flight -= 1
-        self._service.buffered -= len(self._data)
+        self._service.copied -= len(self._data)
         self._service.deadlines.discard(self)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:

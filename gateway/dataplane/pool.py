@@ -80,6 +80,9 @@ class BackendRuntime:
             self.connect_failures += 1
             raise
         self.open += 1
+        if connection.transport is None:  # reset before it could be used, which `closed` has heard of already
+            self.connect_failures += 1
+            raise ConnectionResetError(f"{self.url} reset a new connection")
         return connection
 
     def released(self, connection: UpstreamConnection) -> None:

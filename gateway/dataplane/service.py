@@ -77,6 +77,8 @@ class DataPlane:
         in_flight: exchanges that hold a slot, lingering ones included.
         buffered: bytes of bodies held in memory for retries, copies and backends that are not connected yet.
         retrying: exchanges in flight that have been tried more than once.
+        copied: bytes held for copies; they have a bound of their own, so that a hung shadow sheds no request.
+        local_in_flight: requests that the gateway answers itself by asking backends.
     """
 
     def __init__(
@@ -102,6 +104,9 @@ class DataPlane:
         self.max_in_flight = config.limits.max_in_flight
         self.buffered = 0
         self.max_buffered = config.limits.max_buffered_bytes
+        self.copied = 0
+        self.max_copied = self.max_buffered // 4
+        self.local_in_flight = 0
         self.retries = 0
         self.retrying = 0
         self.listener_tls = ListenerTls(config.listen.tls)
@@ -208,6 +213,13 @@ class DataPlane:
     def claim(self, size: int) -> bool:
         """Counts bytes of bodies held in memory (negative ones are let go); False when the bound is reached."""
         if size > 0 and self.buffered + size > self.max_buffered:
+            return False
+        self.buffered += size
+        return True
+
+    def claim_spare(self, size: int) -> bool:
+        """The same for bytes that are kept without need: they leave half of the bound to requests that must be held."""
+        if size > 0 and self.buffered + size > self.max_buffered // 2:
             return False
         self.buffered += size
         return True

@@ -60,7 +60,7 @@ class StreamedBody:
         fits = self._claim(size)
         if fits:
             self._claimed += size
-        self.held.append(data)
+        self.held.append(bytes(data))  # a slice would keep alive all that it was received with
         if upstream is not None and (self.size > self._hold_bound or not fits):
             self.let_go()
         return self.held is not None

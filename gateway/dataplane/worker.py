@@ -81,7 +81,7 @@ class Worker:
             connections=len(plane.connections),
             accepted=plane.accepted,
             in_flight=plane.in_flight,
-            buffered_bytes=plane.buffered,
+            buffered_bytes=plane.buffered + plane.copied,
             retries=plane.retries,
             rss_bytes=_rss_bytes(),
         )
@@ -145,7 +145,7 @@ class Worker:
         plane.drain()
         acceptor.stop()
         until = time.perf_counter() + plane.limits.drain_s
-        while plane.connections and (now := time.perf_counter()) < until:
+        while (plane.connections or acceptor.opening) and (now := time.perf_counter()) < until:
             self._mark(SlotState.DRAINING)
             plane.sweep(now)
             await asyncio.sleep(0.02)

@@ -6,11 +6,12 @@ bound or that carry framing fields. Trailer fields are dropped, as a proxy may (
 
 import re
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*")
 _FORBIDDEN_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-encoding"})
 _MAX_LINE = 4096
 _MAX_TRAILERS = 8192
+_MANY = 8
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -42,8 +43,9 @@ class ChunkedDecoder:
         self.rest: bytes | memoryview = b""
 
     def feed(self, data: bytes | memoryview) -> list[memoryview]:
-        """The body slices inside `data`, in order, without copying; raises ChunkError."""
-        view = memoryview(data)
+        """The body slices inside `data`, in order, many small ones joined; raises ChunkError."""
+        whole = data if isinstance(data, bytes) else bytes(data)
+        view = memoryview(whole)
         out: list[memoryview] = []
         at, size = 0, len(view)
         while at < size:
@@ -55,31 +57,28 @@ class ChunkedDecoder:
                 if not self._left:
                     self._state = "end"
                 continue
-            line, at = self._read_line(view, at)
+            line, at = self._read_line(whole, at)
             if line is None:
                 break
             self._on_line(line)
             if self.done:
                 self.rest = view[at:]
                 break
-        return out
+        return out if len(out) <= _MANY else [memoryview(b"".join(out))]
 
-    def _read_line(self, view: memoryview, at: int) -> tuple[bytes | None, int]:
+    def _read_line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
         """The line that starts in the buffer and ends at or after `at`, or None while it is incomplete."""
-        window = bytes(view[at : at + _MAX_LINE + 2])
-        end = window.find(b"\n")
+        end = data.find(b"\n", at, at + _MAX_LINE + 2)
         if end < 0:
-            self._line += window
-            at += len(window)
+            self._line += data[at : at + _MAX_LINE + 2]
             if len(self._line) > _MAX_LINE:
                 raise ChunkError("chunk line too long")
-            return None, at
-        self._line += window[: end + 1]
-        if len(self._line) > _MAX_LINE + 2 or not self._line.endswith(b"\r\n"):
-            raise ChunkError("chunk line too long or not ended by CRLF")
-        line = bytes(self._line[:-2])
+            return None, len(data)
+        line = bytes(self._line) + data[at : end + 1]
         self._line.clear()
-        return line, at + end + 1
+        if len(line) > _MAX_LINE + 2 or not line.endswith(b"\r\n"):
+            raise ChunkError("chunk line too long or not ended by CRLF")
+        return line[:-2], end + 1
 
     def _on_line(self, line: bytes) -> None:
         if self._state == "end":

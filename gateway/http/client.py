@@ -122,7 +122,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.owner.closed(self)
         if consumer is None:
             return
-        if self._head is not None and self._left == -1 and exc is None:
+        if self._head is not None and self._left == -1 and self._decoder is None and exc is None:
             consumer.response_end()  # delimited by the end of the connection (RFC 9112 section 6.3, rule 8)
         else:
             consumer.response_failed(errors.UPSTREAM_CLOSED)

@@ -29,6 +29,7 @@ _REQUEST_LINE = re.compile(_TOKEN + rb"+ [\x21-\x7e]+ HTTP/([0-9.]+)\r\n")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]*)(?::\d{0,5})?")
 _ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _DIGITS = re.compile(rb"[0-9]{1,15}")
+_MAX_INT = (1 << 31) - 1
 _REMEMBERED = 1024
 _REMEMBERED_BYTES = 2048
 
@@ -241,7 +242,7 @@ def _semantics(head: RequestHead, limits: Limits) -> RequestHead | Fault:
         head.expects = head.http11 and head.has_body
     if (length := head.fields.get(b"inference-header-content-length")) is not None:
         # Triton 2.70 ends its whole process on a number that is out of range; nothing but a small one may pass.
-        if not _DIGITS.fullmatch(length) or int(length) > limits.max_body_bytes:
+        if not _DIGITS.fullmatch(length) or int(length) > min(limits.max_body_bytes, _MAX_INT):
             return errors.BAD_V2_HEADER
         head.header_length = int(length)
         plain = b"content-encoding" not in head.fields  # with an encoding it counts bytes before compression
@@ -285,7 +286,9 @@ def parse_response(data: bytes) -> ResponseHead | Fault:
         head.fields.setdefault(lower, value)
     head.block = b"".join(lines)
     head.sized = head.block
-    if head.content_length >= 0:
+    if head.status == 204 or (head.status == 304 and head.content_length < 0):
+        head.content_length, head.chunked = 0, False  # no body, and no length to tell (RFC 9110 section 8.6)
+    elif head.content_length >= 0:
         head.sized += b"Content-Length: %d\r\n" % head.content_length
     return head
 
