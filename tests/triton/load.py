@@ -35,11 +35,8 @@ class Load:
 async def _read(reader: asyncio.StreamReader) -> tuple[int, str, bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
-    return (
-        int(head.split()[1]),
-        fields.get("x-sluice-variant", ""),
-        await reader.readexactly(int(fields["content-length"])),
-    )
+    body = await reader.readexactly(int(fields["content-length"]))
+    return int(head.split()[1]), fields.get("x-sluice-variant", ""), body
 
 
 async def _client(load: Load, url: str, model: str, number: int, stop: asyncio.Event) -> None:
@@ -47,10 +44,7 @@ async def _client(load: Load, url: str, model: str, number: int, stop: asyncio.E
     address = urlsplit(url)
     value = float(number * 1000)
     body = json.dumps({"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [value] * 4}]}).encode()
-    request = b"POST /v2/models/%b/infer HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n" % (
-        model.encode(),
-        len(body),
-    )
+    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n\r\n"
     writer: asyncio.StreamWriter | None = None
     while not stop.is_set():
         if writer is None:
@@ -60,7 +54,7 @@ async def _client(load: Load, url: str, model: str, number: int, stop: asyncio.E
                 load.refused += 1
                 continue
         try:
-            writer.write(request + body)
+            writer.write(head.encode() + body)
             status, variant, answer = await asyncio.wait_for(_read(reader), 20)
         except (OSError, asyncio.IncompleteReadError):
             load.lost += 1
