@@ -110,6 +110,10 @@ def _one(current: Run, definition: StepDef, progress: Progress) -> None:
             failure = StepError(definition.step, f"{error.filename or 'the file system'}: {error.strerror or error}")
             _failed(current, failure, time.monotonic() - began, progress)
             raise failure from error
+        except Exception as error:  # whatever a library throws, the model is refused and the step is named
+            failure = StepError(definition.step, f"{type(error).__name__}: {str(error).strip()[:600]}")
+            _failed(current, failure, time.monotonic() - began, progress)
+            raise failure from error
         status: states.Status = "skipped" if outcome.skipped else "ok"
         report = StepReport(step=label, status=status, seconds=round(time.monotonic() - began, 3),
                             message=outcome.message, output=outcome.output)  # fmt: skip

@@ -114,7 +114,7 @@ def structure(run: Run) -> Outcome:
 
 
 def precision(run: Run) -> Outcome:
-    """fp32 is a copy."""
+    """fp32 stays as traced; fp16 keeps float32 outside, and inside where half precision cannot hold the numbers."""
     run.refuse_missing(Step.PRECISION, run.stripped)
     _clear(run.final)
     if run.request.precision == "fp32":
@@ -123,7 +123,27 @@ def precision(run: Run) -> Outcome:
         else:
             os.link(run.stripped, run.final)  # the same bytes: no need to write hundreds of megabytes twice
         return Outcome(message="fp32 as traced", skipped=True)
-    raise StepError(Step.PRECISION, "fp16 is not built yet")
+    return _half(run)
+
+
+def _half(run: Run) -> Outcome:
+    from export.graph import fp16  # noqa: PLC0415
+
+    cases = case_file.load(run.cases)
+    refusal: StepError | None = None
+    for keep in fp16.attempts(run.stripped, [inputs for inputs, _ in list(cases.values())[:3]]):
+        _clear(run.final)
+        halves = fp16.convert(run.stripped, run.final, keep)
+        run.state.fp32_nodes = keep
+        try:
+            _judged(run, Step.PRECISION, "parity", "fp16")
+        except StepError as error:
+            refusal = error
+        else:
+            sizes = {"bytes_before": files.size(run.stripped), "bytes_after": files.size(run.final)}
+            return Outcome({"fp16_nodes": halves, "fp32_nodes": len(keep), **sizes})
+    assert refusal is not None
+    raise refusal
 
 
 def parity(run: Run) -> Outcome:
