@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le, Len
 
+from gateway.config_delivery import Delivery
 from gateway.config_security import Auth, Tls
 from gateway.core.pool import STRICT, Backend, Pool
 from gateway.core.route import Problem
@@ -47,6 +48,7 @@ class Limits:
         write_timeout_s: a client that takes nothing of its response for so long is cut off.
         linger_s: how long a slot stays taken for a backend that still works for a client that is gone.
         drain_s: grace for requests in flight when the process is told to stop.
+        unready_s: before that it says for so long that it is not ready, and still serves: load balancers need time.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -68,6 +70,7 @@ class Limits:
     write_timeout_s: Annotated[float, Gt(0), Le(3600)] = 60.0
     linger_s: Annotated[float, Ge(0), Le(3600)] = 30.0
     drain_s: Annotated[float, Ge(0), Le(3600)] = 20.0
+    unready_s: Annotated[float, Ge(0), Le(600)] = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,7 @@ class Config:
         report_interval_s: how often workers report to the controller.
         log: logging.
         auth: who may use the data plane.
+        delivery: rollouts, webhooks and ground truth.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -133,6 +137,7 @@ class Config:
     report_interval_s: Annotated[float, Ge(0.05), Le(60)] = 1.0
     log: Log = field(default_factory=Log)
     auth: Auth = field(default_factory=Auth)
+    delivery: Delivery = field(default_factory=Delivery)
 
 
 def is_loopback(host: str) -> bool:

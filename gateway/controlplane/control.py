@@ -56,6 +56,10 @@ class Control:
         store: opened by the caller; used from one thread only.
         pools: of this process's configuration.
         clock: Unix time.
+
+    Attributes:
+        guard: sees every set of routes that a person wants; returns what may be served in its place, or raises
+            RejectedError (a running rollout has its route to itself).
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Control:
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._current: Generation | None = None
+        self.guard: Callable[[tuple[Route, ...]], tuple[Route, ...]] = lambda routes: routes
 
     @property
     def current(self) -> Generation:
@@ -147,6 +152,26 @@ class Control:
             change = self._change(who, why or f"back to generation {target.number}", "rollback")
             return await self._change_to(target.routes, change, None, dry_run, verify=False)
 
+    async def change_route(self, name: str, edit: Callable[[Route], Route], *, who: str, why: str) -> int:
+        """Edits one route and waits until every connected worker serves it; returns the generation.
+
+        An edit that changes nothing makes no generation, but is waited for all the same. Raises RejectedError when
+        the route is gone.
+        """
+        async with self._lock:
+            routes = self.current.routes
+            if not any(route.name == name for route in routes):
+                raise RejectedError(f"route {name!r} does not exist")
+            edited = tuple(edit(route) if route.name == name else route for route in routes)
+            if edited != routes:
+                if wrong := problems(edited, self._pools):
+                    raise RejectedError("; ".join(problem.what for problem in wrong))
+                await self._publish(self._change(who, why, "rollout"), edited)
+            generation = self.current.number
+        while late := await self.hub.applied(generation, APPLIED_WITHIN_S):
+            _log.warning("workers have not taken over a generation yet", generation=generation, workers=late)
+        return generation
+
     async def _previous(self) -> Generation | None:
         before: int | None = self.current.number
         while before is not None:
@@ -163,7 +188,7 @@ class Control:
         current = self.current
         if if_generation is not None and if_generation != current.number:
             raise RejectedError(f"generation {if_generation} is no longer current; {current.number} is")
-        routes = self._with_epochs(routes, current.routes)
+        routes = self.guard(self._with_epochs(routes, current.routes))
         if wrong := problems(routes, self._pools):
             raise ConfigError([f"{dotted(problem.where)}: {problem.what}" for problem in wrong])
         if verify:

@@ -78,3 +78,15 @@ shadow_diffs = Table(
     Column("at", Float, nullable=False),
     Column("detail", LargeBinary, nullable=False),
 )
+
+# Events to be told to the outside; a row goes when it was taken or given up.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", String(320), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+)

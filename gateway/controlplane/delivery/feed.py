@@ -74,8 +74,13 @@ class Feed:
         arms = self._pending.setdefault(epoch, {})
         arms[variant] = arms.get(variant, NOTHING).plus(counts)
 
-    def add_comparison(self, epoch: int, *, noise: bool, agree: bool) -> None:
-        """Adds one compared copy: of the candidate, or of the noise arm."""
+    def add_comparison(self, epoch: int, original: str, *, noise: bool, agree: bool) -> None:
+        """Adds one compared copy: of the candidate, or of the noise arm.
+
+        An original that the candidate itself served says nothing, with either kind of copy.
+        """
+        if original == self._candidate:
+            return
         counts = ArmCounts(shadow_compared=1, shadow_disagreed=int(not agree))
         self.add(epoch, _NOISE if noise else self._candidate, counts)
 

@@ -20,19 +20,16 @@ class Done:
     Attributes:
         ok: on the quorum.
         detail: in words, failures first.
-        touched: backends that were changed.
     """
 
     ok: bool
     detail: str
-    touched: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class _Progress:
     good: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
-    touched: list[str] = field(default_factory=list)
 
 
 class Lifecycle:
@@ -45,21 +42,24 @@ class Lifecycle:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
+    async def lacking(self, variant: Variant, pool: Pool) -> tuple[str, ...]:
+        """Backends of the pool that answer and do not have the variant's model."""
+        urls = [backend.url.rstrip("/") for backend in pool.backends]
+        asked = (self._repository.has(url, variant.model, variant.version) for url in urls)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return tuple(url for url, answer in zip(urls, answers, strict=True) if answer is False)
+
     async def load(self, variant: Variant, pool: Pool, quorum: float) -> Done:
         """Loads on all backends; done when the quorum is ready, refused as soon as it cannot be reached.
 
         A backend that does not answer is asked again until the caller gives up: the rollout's own time-out decides.
         """
-        loaded: list[str] = []
 
         async def load(url: str) -> str:
-            if await self._repository.load(url, variant.model, variant.version):
-                loaded.append(url)
-                return f"{url} loaded"
-            return f"{url} had it"
+            took = await self._repository.load(url, variant.model, variant.version)
+            return f"{url} loaded" if took else f"{url} had it"
 
-        done = await self._on_quorum(pool, quorum, load)
-        return Done(ok=done.ok, detail=done.detail, touched=tuple(loaded))
+        return await self._on_quorum(pool, quorum, load)
 
     async def warm(self, variant: Variant, pool: Pool, quorum: float) -> Done:
         """Warms up on all backends that have the model; done when the quorum is warm."""
@@ -77,7 +77,7 @@ class Lifecycle:
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, RefusedError | UnavailableError):
                 raise result
-        return Done(ok=not bad, detail="; ".join(bad) or f"unloaded on {len(urls)} backends", touched=tuple(urls))
+        return Done(ok=not bad, detail="; ".join(bad) or f"unloaded on {len(urls)} backends")
 
     async def _on_quorum(self, pool: Pool, quorum: float, order: Order) -> Done:
         urls = [backend.url.rstrip("/") for backend in pool.backends]

@@ -96,7 +96,7 @@ class Record:
 def with_weights(route: Route, record: Record, effect: Effect) -> Route:
     """The route as an effect's weights want it. Pure, and the same however often it is done.
 
-    The candidate comes after the stable variant, so that its growing share only adds sticky keys (core.split).
+    The candidate comes last, so that its growing share only adds sticky keys (core.split).
     """
     stable, candidate = record.state.stable, record.state.candidate
     over = effect.candidate in {0.0, 100.0} and not effect.shadow
@@ -104,12 +104,11 @@ def with_weights(route: Route, record: Record, effect: Effect) -> Route:
     weights = {stable: 100.0 - effect.candidate - effect.baseline, candidate: effect.candidate}
     variants = [
         replace(variant, weight=weights.get(variant.name, 0.0))
-        for variant in route.variants
+        for variant in sorted(route.variants, key=lambda variant: variant.name == candidate)
         if variant.name != baseline.name
     ]
     if effect.baseline:
-        at = next(i for i, variant in enumerate(variants) if variant.name == candidate)
-        variants.insert(at, baseline)
+        variants.insert(-1, baseline)
     return replace(
         route,
         variants=tuple(variants),

@@ -39,6 +39,10 @@ class Repository:
         self._client = client
         self._flights: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
+    async def has(self, url: str, model: str, version: str) -> bool:
+        """Whether a version is ready. Raises UnavailableError."""
+        return await self._ready(url, model, version)
+
     async def load(self, url: str, model: str, version: str) -> bool:
         """Makes a version ready; returns whether that took a load. Raises RefusedError or UnavailableError."""
         async with self._flights[url, model]:
