@@ -22,7 +22,7 @@ from gateway.core.pool import Backend as BackendConfig
 from gateway.core.pool import Ejection, Pool, Probe
 from gateway.core.route import Route, RouteTable, Variant
 from gateway.messages import Applied, Frames, Publish, decode_from_worker, frame
-from gateway.telemetry.records import Outcome, VariantCounts, WorkerReport
+from gateway.telemetry.records import Outcome, Sample, Samples, VariantCounts, WorkerReport
 from tests.wire.client import Wire
 
 _START_S = 30.0
@@ -55,13 +55,14 @@ class Gateway:
         port: of the data plane.
         generation: last published.
         reports: every report so far, newest last.
+        samples: every sample so far.
     """
 
     def __init__(self, limits: Limits | None = None, directory: str = "") -> None:
         config = Config(limits=limits or Limits(), report_interval_s=0.05, pools=(pool("http://127.0.0.1:9"),))
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.port: int = self._listener.getsockname()[1]
-        self._slots_fd = Slots.create(1)
+        self._slots_fd = Slots.create()
         self._control = socket.socket(socket.AF_UNIX)
         self._control.bind(f"{directory}/control.sock")
         self._control.listen()
@@ -70,9 +71,11 @@ class Gateway:
         self._table = b""
         self.generation = self._applied = 0
         self.reports: list[WorkerReport] = []
+        self.samples: list[Sample] = []
         self.log = Path(directory, "worker.log")
         self._boot = Boot(
             worker=0,
+            line=0,
             incarnation="test",
             listen_fd=self._listener.fileno(),
             slots_fd=self._slots_fd,
@@ -124,6 +127,8 @@ class Gateway:
                                 self._applied = message.generation
                             elif isinstance(message, WorkerReport):
                                 self.reports.append(message)
+                            elif isinstance(message, Samples):
+                                self.samples += message.samples
                             self._changed.notify_all()
 
     def publish(self, routes: tuple[Route, ...], pools: tuple[Pool, ...], wait: bool = True) -> None:
