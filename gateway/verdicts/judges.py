@@ -15,7 +15,7 @@ from gateway.core.evidence_bets import STAKES, log_rate_below, log_wealth
 from gateway.core.evidence_dispersion import Dispersion
 from gateway.core.evidence_state import RECENT_DECAY, gate_alpha
 from gateway.core.gates_absolute import OLD_RATE_SLACK
-from gateway.core.rollout_policy import RolloutPolicy
+from gateway.core.rollout_policy import Guardrails, RolloutPolicy
 from gateway.verdicts.traffic import Floats, Second
 
 Bools = NDArray[np.bool_]
@@ -47,7 +47,7 @@ class Sluice:
         self._dispersion = Dispersion(
             total=zero, pairs=zero, mixed=zero, expected=zero, seconds=zero, stage_bad=zero, stage_total=zero
         )
-        self._wealth = np.zeros((size, len(STAKES)))
+        self.wealth = np.zeros((size, len(STAKES)))
         self._recent_bad, self._recent_seen = zero.copy(), zero.copy()
         self._old_bad, self._old_seen = zero.copy(), zero.copy()
         self._stage = np.zeros(size, dtype=np.int64)
@@ -79,7 +79,8 @@ class Sluice:
 
     def _worse(self) -> Bools:
         gate = self._policy.gates.errors
-        assert gate is not None
+        if gate is None:
+            return np.zeros(len(self.x), dtype=bool)
         # Two of the gate's three checks (client errors, sheds) never see anything here: evidence 1 each.
         found = np.logaddexp(log_worse(self.x, self.n, self.shares, tolerance=gate.tolerance_ratio), np.log(2.0))
         crossed: Bools = found - np.log(3.0) >= -np.log(gate_alpha(self._policy, "errors"))
@@ -97,28 +98,26 @@ class Sluice:
         allowed = np.clip(np.max([now, recent, ever], axis=0), self._guard.error_rate, 1.0)
         seen = second.c > 0
         mean = np.where(seen, second.x / np.maximum(second.c, 1.0), allowed)
-        self._wealth += np.log1p(STAKES * (mean / allowed - 1.0)[:, None])
+        self.wealth += np.log1p(STAKES * (mean / allowed - 1.0)[:, None])
         # Two of the three objectives (p50, p99) are kept here: evidence 1 each.
-        found = np.logaddexp(log_wealth(self._wealth), np.log(2.0)) - np.log(3.0)
+        found = np.logaddexp(log_wealth(self.wealth), np.log(2.0)) - np.log(3.0)
         crossed: Bools = found >= -np.log(gate_alpha(self._policy, "guardrails"))
         return crossed
 
     def passes(self, slack: Floats) -> Bools:
         """Rollouts whose errors gate passes at their stage's slack, and whose own error rate keeps the objective."""
         gate, guard = self._policy.gates.errors, self._policy.gates.guardrails
-        assert gate is not None
-        assert guard is not None
-        bound = -np.log(self._policy.beta)
-        fine = np.full(len(self.x), -np.inf)
-        for value in np.unique(slack):
-            at = slack == value
-            below = log_rate_below(guard.error_rate * float(value), self.stage_bad[at], self.stage_seen[at])
-            relative = log_fine(self.x[at], self.n[at], self.shares[at], margin=gate.margin_ratio * float(value))
-            fine[at] = np.maximum(below, relative)
-        old = OLD_RATE_SLACK * self._old_bad / np.maximum(self._old_seen, 1.0)
-        allowed = np.maximum(guard.error_rate * slack, old)
-        kept = self.stage_bad / np.maximum(self.stage_seen, 1.0) <= allowed
-        passed: Bools = (fine >= bound) & kept
+        objective = (guard or Guardrails()).error_rate or Guardrails().error_rate
+        passed = np.ones(len(self.x), dtype=bool)
+        if gate is not None:
+            for value in np.unique(slack):
+                at = slack == value
+                below = log_rate_below(objective * float(value), self.stage_bad[at], self.stage_seen[at])
+                relative = log_fine(self.x[at], self.n[at], self.shares[at], margin=gate.margin_ratio * float(value))
+                passed[at] = np.maximum(below, relative) >= -np.log(self._policy.beta)
+        if guard is not None:
+            old = OLD_RATE_SLACK * self._old_bad / np.maximum(self._old_seen, 1.0)
+            passed &= self.stage_bad / np.maximum(self.stage_seen, 1.0) <= np.maximum(objective * slack, old)
         return passed
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from gateway.core.rollout_policy import RolloutPolicy
 from gateway.verdicts.study import Aborts, Walk
 from gateway.verdicts.traffic import Scenario, Schedule
@@ -67,7 +69,7 @@ def _whole(walks: Sequence[tuple[str, Walk]], rate: float) -> str:
             f"{w.aborted / w.rollouts:.2%}",
             f"{(w.rollouts - w.promoted - w.aborted) / w.rollouts:.2%}",
             _number(w.promote_s),
-            ", ".join(_number(value) for value in w.step_s),
+            ", ".join(_number(float(np.median(spent)) if len(spent) else math.nan) for spent in w.step_s),
         )
         for name, w in walks
     )

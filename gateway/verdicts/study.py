@@ -124,7 +124,7 @@ def _chunk(
     requests = {judge.name: np.full(size, np.nan) for judge in judges}
     seen = np.zeros(size)
     for t, trace in enumerate(seconds(scenario, schedule, rng, size)):
-        now = trace if scenario.by_key else replace(trace, units=None)
+        now = trace if scenario.by_key or not by_keys else replace(trace, units=None)
         seen += now.c
         for judge in judges:
             aborted = judge.take(now, t // schedule.step_s) & np.isinf(when[judge.name])
@@ -143,14 +143,23 @@ def _history(scenario: Scenario, rate: float, rng: np.random.Generator, size: in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """Whole rollouts under the default policy: where they ended and when."""
+    """Whole rollouts under one policy: where they ended and when.
+
+    Attributes:
+        rollouts: how many were simulated.
+        promoted: how many passed every step.
+        aborted: how many were taken back.
+        promote_s: median time to promotion; nan without one.
+        promote_requests: median candidate requests to promotion; nan without one.
+        step_s: per step, the time that each rollout which passed it spent there.
+    """
 
     rollouts: int
     promoted: int
     aborted: int
     promote_s: float
     promote_requests: float
-    step_s: tuple[float, ...]
+    step_s: tuple[Floats, ...]
 
 
 def walk(
@@ -174,12 +183,13 @@ def walk(
         horizon_s: what has not ended by then is held.
         candidate_traffic: part of its requests that reaches the candidate (0: a broken split).
     """
-    ladder = stages(policy)
+    ladder = [stage for stage in stages(policy) if stage.compares_traffic]
     rng = np.random.default_rng(seed)
     judge = Sluice(rollouts, len(ladder), policy)
     judge.remember(*_history(scenario, rate, rng, rollouts))
     shares = np.array([stage.share for stage in ladder])
     weights = np.array([stage.weight / 100 for stage in ladder])
+    baselines = np.array([stage.baseline / 100 for stage in ladder])
     slack, minimum_s, minimum = (
         np.array([float(getattr(stage, name)) for stage in ladder]) for name in ("slack", "min_time_s", "min_samples")
     )
@@ -188,16 +198,13 @@ def walk(
     ended, outcome = np.full(rollouts, np.inf), np.zeros(rollouts, dtype=np.int64)
     spent: list[list[float]] = [[] for _ in ladder]
     for t in range(1, horizon_s + 1):
-        now = second(scenario, weights[stage], rate, rng, rollouts)
+        now = second(scenario, weights[stage], rate, rng, rollouts, share=shares[stage], baseline=baselines[stage])
         if candidate_traffic < 1:
-            now = replace(
-                now,
-                c=rng.binomial(now.c.astype(np.int64), candidate_traffic).astype(np.float64),
-                x=np.minimum(now.x, 0),
-            )
+            reached = rng.binomial(now.c.astype(np.int64), candidate_traffic).astype(np.float64)
+            now = replace(now, c=reached, x=np.minimum(now.x, reached), units=None)
         live = outcome == 0
         requests[live] += now.c[live]
-        failed = judge.take(replace(now, share=shares[stage]), stage) & live
+        failed = judge.take(now, stage) & live
         outcome[failed], ended[failed] = -1, t
         ready = live & ~failed & (t - entered >= minimum_s[stage]) & (judge.stage_seen >= minimum[stage])
         if ready.any():
@@ -218,5 +225,5 @@ def walk(
         aborted=int((outcome == -1).sum()),
         promote_s=float(np.median(ended[won])) if won.any() else float("nan"),
         promote_requests=float(np.median(requests[won])) if won.any() else float("nan"),
-        step_s=tuple(float(np.median(times)) if times else float("nan") for times in spent),
+        step_s=tuple(np.array(times) for times in spent),
     )

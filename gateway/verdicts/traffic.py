@@ -45,19 +45,24 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One setting: base rate of bad outcomes, how many times worse the candidate is, and the kind of clustering."""
+    """One setting: base rate of bad outcomes, the candidate's (as a multiple, or outright), and how they cluster."""
 
     name: str
     base: float
     ratio: float = 1.0
+    worse: float | None = None
     kind: str = "independent"
     by_key: bool = False
-    note: str = ""
+
+    @property
+    def candidate(self) -> float:
+        """The candidate's rate of bad outcomes."""
+        return min(1.0, self.base * self.ratio) if self.worse is None else self.worse
 
     @property
     def null(self) -> bool:
         """Whether the candidate is no worse."""
-        return self.ratio == 1.0
+        return self.candidate <= self.base
 
 
 Rates = Callable[[np.random.Generator, int], tuple[Floats, Floats]]
@@ -96,19 +101,40 @@ def seconds(scenario: Scenario, schedule: Schedule, rng: np.random.Generator, si
             yield second(scenario, share, schedule.rate, rng, size)
 
 
-def second(scenario: Scenario, share: float | Floats, rate: float, rng: np.random.Generator, size: int) -> Second:
-    """One second at a share (one for all, or one per rollout); not for repeated keys, which have a memory."""
-    c = rng.poisson(np.broadcast_to(rate * np.asarray(share), size))
-    m = rng.poisson(np.broadcast_to(rate * (1 - np.asarray(share)), size))
-    p = min(1.0, scenario.base * scenario.ratio)
+def second(
+    scenario: Scenario,
+    weight: float | Floats,
+    rate: float,
+    rng: np.random.Generator,
+    size: int,
+    *,
+    share: float | Floats | None = None,
+    baseline: float | Floats = 0.0,
+) -> Second:
+    """One second with the candidate at a weight (one for all, or one per rollout); not for repeated keys.
+
+    Args:
+        scenario: what happens.
+        weight: the candidate's part of the traffic.
+        rate: requests per second of the route.
+        rng: randomness.
+        size: number of rollouts.
+        share: the candidate's share among what is compared; its weight when there is no baseline arm.
+        baseline: the equal arm's part of the traffic; with one, only its bad outcomes are compared.
+    """
+    weight = np.broadcast_to(np.asarray(weight, dtype=np.float64), size)
+    c, m = rng.poisson(rate * weight), rng.poisson(rate * (1 - weight))
     if scenario.kind == "batch":
-        x = np.minimum(c, BATCH * rng.poisson(c * p / BATCH))
+        x = np.minimum(c, BATCH * rng.poisson(c * scenario.candidate / BATCH))
         y = np.minimum(m, BATCH * rng.poisson(m * scenario.base / BATCH))
     else:
         a, b = _RATES[scenario.kind](rng, size)
-        x = rng.binomial(c, np.minimum(p * a, 1.0))
+        x = rng.binomial(c, np.minimum(scenario.candidate * a, 1.0))
         y = rng.binomial(m, np.minimum(scenario.base * b, 1.0))
-    return Second(np.asarray(share), *(np.asarray(v, dtype=np.float64) for v in (c, m, x, y)))  # type: ignore[arg-type]
+    part = np.broadcast_to(np.asarray(baseline, dtype=np.float64), size)
+    beside = np.where(part > 0, rng.binomial(y, np.minimum(part / np.maximum(1 - weight, 1e-9), 1.0)), y)
+    requests, others, bad, other_bad, reference = (np.asarray(v, dtype=np.float64) for v in (c, m, x, y, beside))
+    return Second(weight if share is None else share, requests, others, bad, other_bad, (bad, reference))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +162,7 @@ def _keyed(
     rates = (schedule.rate * keys.weights).astype(np.float32)
     bad_rate = rates * np.where(poisoned, np.float32(keys.poison_rate), np.float32(scenario.base))
     first = np.full((size, keys.count), np.inf, dtype=np.float32)
-    ratio = np.float32(scenario.ratio)
+    ratio = np.float32(scenario.candidate / scenario.base)
     for step, share in enumerate(schedule.shares):
         mine = place < share
         current = bad_rate * np.where(mine, ratio, np.float32(1.0))
