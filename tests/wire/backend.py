@@ -194,7 +194,7 @@ class Backend:
             else:
                 while await self._one(number, reader, writer):
                     pass
-        except (OSError, EOFError):
+        except (OSError, EOFError, asyncio.CancelledError):  # the last one at the end of the loop
             pass
         finally:
             self.connections -= 1

@@ -71,7 +71,7 @@ class Wire:
             try:
                 event = parser.next_event()
             except h11.RemoteProtocolError as error:
-                if "closed" in str(error):
+                if "closed" in str(error).lower():
                     raise ClosedError("eof") from None
                 raise
             if event is h11.NEED_DATA:

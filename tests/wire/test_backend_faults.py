@@ -1,50 +1,22 @@
 """Whatever a backend does, its client gets a valid answer or a closed connection, and the next request is served."""
 
+import contextlib
+
 import pytest
 
 from gateway.config import Limits
 from gateway.core.pool import Ejection
 from gateway.telemetry.records import Outcome
 from tests.wire.backend import Backend, Script, pattern
+from tests.wire.backend_faults import AFTER, BEFORE, ODD
 from tests.wire.client import ClosedError
 from tests.wire.gateway import Gateway, decoded, infer, pool, route, running, until
 
-_OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-_HEAD = "HTTP/1.1 200 OK\r\n"
 
-# A fault that comes before anything was passed on: what the client gets when no retry is allowed.
-_BEFORE = {
-    "reset before the head": (Script(cut=0, then="reset"), 502),
-    "close before the head": (Script(cut=0, then="close"), 502),
-    "reset inside the head": (Script(cut=10, then="reset"), 502),
-    "close inside the head": (Script(cut=20, then="close"), 502),
-    "not HTTP": (Script(raw="SSH-2.0-OpenSSH_9.2\r\n\r\n", then="hang"), 502),
-    "an endless head": (Script(raw=_HEAD + "x: " + "y" * 80_000, then="hang"), 502),
-    "a huge head": (Script(headers=["x: " + "y" * 80_000]), 502),
-    "two lengths": (Script(raw=_HEAD + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", then="hang"), 502),
-    "a negative length": (Script(raw=_HEAD + "Content-Length: -2\r\n\r\n{}", then="hang"), 502),
-    "length and chunked": (
-        Script(raw=_HEAD + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", then="hang"),
-        502,
-    ),
-    "an unknown coding": (Script(raw=_HEAD + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", then="hang"), 502),
-    "no length and no close": (Script(raw=_HEAD + "\r\n{}", then="hang"), 502),
-    "bare line feeds": (Script(raw=_OK.replace("\r\n", "\n"), then="close"), 502),
-    "a folded field": (Script(raw=_HEAD + "x: 1\r\n 2\r\nContent-Length: 2\r\n\r\n{}", then="hang"), 502),
-    "a NUL in a value": (Script(raw=_HEAD + "x: \0\r\nContent-Length: 2\r\n\r\n{}", then="hang"), 502),
-    "another protocol": (Script(raw="HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", then="hang"), 502),
-    "HTTP/2": (Script(raw="HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\n{}", then="hang"), 502),
-    "a status of two digits": (Script(raw="HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\n{}", then="hang"), 502),
-    "an error cut short": (Script(status=503, body="x" * 100, cut=160, then="close"), 502),
-    "accept and hang": (Script(cut=0, then="hang"), 504),
-    "a head at one byte each 50 ms": (Script(raw=_OK, chunk=1, drip_s=0.05), 504),
-}
-
-
-@pytest.mark.parametrize("name", _BEFORE)
+@pytest.mark.parametrize("name", BEFORE)
 def test_fault_before_anything_was_passed_on(gateway: Gateway, backend: Backend, name: str) -> None:
-    """It becomes one 502 or 504 in Triton's error shape, one request reached the backend, and the next one is served."""
-    script, status = _BEFORE[name]
+    """It becomes one 502 or 504 in Triton's error shape after one attempt, and the next request is served."""
+    script, status = BEFORE[name]
     limit = b"x-sluice-timeout-ms: 300\r\n" if status == 504 else b""
     backend.queue.append(script)  # it would not fit into a request's head
     with gateway.connect() as wire:
@@ -57,23 +29,11 @@ def test_fault_before_anything_was_passed_on(gateway: Gateway, backend: Backend,
         assert decoded(wire.answer().body)["id"] == "next"
 
 
-# A fault after bytes of the answer were passed on: nothing but the cut can tell the client.
-_AFTER = {
-    "short body": Script(size=1000, cut=500, then="close"),
-    "reset in the body": Script(size=1_000_000, cut=500_000, then="reset"),
-    "short chunked body": Script(size=100_000, framing="chunked", cut=50_000, then="close"),
-    "no last chunk": Script(size=1000, framing="chunked", cut=1092, then="close"),
-    "bad chunk": Script(raw=_HEAD + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0x5\r\nhello\r\n0\r\n\r\n"),
-    "chunk longer than said": Script(raw=_HEAD + "Transfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n0\r\n\r\n"),
-    "stalls in the body": Script(size=1000, cut=500, then="hang"),
-}
-
-
-@pytest.mark.parametrize("name", _AFTER)
+@pytest.mark.parametrize("name", AFTER)
 def test_fault_inside_the_answer(gateway: Gateway, backend: Backend, name: str) -> None:
     """The client sees an incomplete answer, never a complete wrong one, and there is no second attempt."""
     with gateway.connect() as wire:
-        wire.send(infer(extra=_AFTER[name].header() + b"x-sluice-timeout-ms: 400\r\n"))
+        wire.send(infer(extra=AFTER[name].header() + b"x-sluice-timeout-ms: 400\r\n"))
         with pytest.raises(ClosedError):
             wire.answer()
     assert len(backend.seen) == 1
@@ -82,36 +42,16 @@ def test_fault_inside_the_answer(gateway: Gateway, backend: Backend, name: str) 
         assert decoded(wire.answer().body)["id"] == "next"
 
 
-# Odd answers that are valid, or whose valid part can be told: they reach the client whole.
-_ODD = {
-    "chunked in odd sizes": Script(size=10_007, framing="chunked", chunk=7),
-    "one byte at a time": Script(size=300, chunk=1),
-    "until the connection closes": Script(size=100_000, framing="close"),
-    "HTTP/1.0": Script(raw="HTTP/1.0 200 OK\r\n\r\n" + pattern(0, 256).decode("latin-1"), then="close"),
-    "interim answers": Script(size=256, interim=[100, 102, 103]),
-    "extra bytes": Script(size=256, extra=_OK),
-    "extra bytes behind chunks": Script(size=256, framing="chunked", extra=_OK),
-    "closes without saying so": Script(size=256, then="close"),
-    "closes on reuse": Script(size=256, then="drop_next"),
-    "no reason phrase": Script(raw="HTTP/1.1 200\r\nContent-Length: 256\r\n\r\n" + pattern(0, 256).decode("latin-1")),
-    "chunk extensions and trailers": Script(
-        raw=_HEAD
-        + "Transfer-Encoding: chunked\r\nTrailer: x\r\n\r\n100;a=b\r\n"
-        + pattern(0, 256).decode("latin-1")
-        + "\r\n0\r\nx: y\r\n\r\n"
-    ),
-}
-
-
-@pytest.mark.parametrize("name", _ODD)
+@pytest.mark.parametrize("name", ODD)
 def test_odd_answer_is_passed_on_whole(gateway: Gateway, backend: Backend, name: str) -> None:
     """Twice in a row on one client connection the body arrives unchanged."""
     with gateway.connect() as wire:
         for _ in range(2):
-            wire.send(infer(extra=_ODD[name].header()))
+            wire.send(infer(extra=ODD[name].header()))
             answer = wire.answer()
             assert answer.status == 200
-            assert answer.body == pattern(0, len(answer.body)) and len(answer.body) >= 256
+            assert answer.body == pattern(0, len(answer.body))
+            assert len(answer.body) >= 256
             assert "trailer" not in answer.headers
 
 
@@ -164,8 +104,11 @@ def test_stale_connections_never_eject_a_backend() -> None:
 
 def test_error_in_two_pieces_is_judged_whole(backend: Backend) -> None:
     """A replica that is shutting down is left for another one, even when its answer arrives in pieces."""
-    with Backend("b") as other:
-        with running((route(),), (pool(backend.url, other.url),)) as gateway, gateway.connect() as wire:
+    fleet = contextlib.ExitStack()
+    with fleet:
+        other = fleet.enter_context(Backend("b"))
+        gateway = fleet.enter_context(running((route(),), (pool(backend.url, other.url),)))
+        with gateway.connect() as wire:
             body = '{"error":"Request for unknown model: \'model\' is not found"}'
             gone = Script(status=400, body=body, chunk=10, drip_s=0.002)
             backend.script = other.script = Script()
