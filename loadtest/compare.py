@@ -7,7 +7,7 @@ belong together and are resampled as pairs, which takes slow changes of the mach
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -20,9 +20,11 @@ from loadtest.summary import Cell
 MIN_SLICES: Final = 8
 CONFIDENCE: Final = 0.95
 _RESAMPLES: Final = 2000
+_BATCH: Final = 200
 
 Finding = Literal["lower", "higher", "no difference shown", "unknown"]
 _Index = NDArray[np.int64]
+_Floats = NDArray[np.float64]
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -67,7 +69,7 @@ def compare(a: Side, b: Side, *, paired: bool, seed: int = 0) -> Comparison:
         both = min(len(a.slices), len(b.slices))
         a, b = (Side(s.name, s.cells, s.slices[:both], s.slice_s) for s in (a, b))
     sides = _counts(a), _counts(b)
-    metrics: list[tuple[str, Callable[[_Counts, _Index], float]]] = [
+    metrics: list[tuple[str, _Metric]] = [
         *((f"latency_p{round(100 * q)}_ms", partial(_quantile, q=q)) for q in (0.5, 0.9, 0.99)),
         ("latency_mean_ms", _mean),
         ("rate_per_s", _rate),
@@ -88,9 +90,12 @@ class _Counts(msgspec.Struct, frozen=True):
     """Counts of one side, a row for each slice."""
 
     middles_ms: NDArray[np.float64]
-    latency: NDArray[np.int64]
-    errors: NDArray[np.int64]
+    latency: _Floats
+    errors: _Floats
     slice_s: float
+
+
+_Metric = Callable[[_Counts, _Index], _Floats]
 
 
 def _counts(side: Side) -> _Counts:
@@ -99,50 +104,62 @@ def _counts(side: Side) -> _Counts:
         if cell.slice in by_slice:
             by_slice[cell.slice].append(cell)
     middles, latency = histogram.dense(histogram.merge(c.latency for c in cells) for cells in by_slice.values())
-    errors = np.array([sum(sum(c.errors.values()) for c in cells) for cells in by_slice.values()], dtype=np.int64)
-    return _Counts(middles / 1000, latency, errors, side.slice_s)
+    errors = np.array([sum(sum(c.errors.values()) for c in cells) for cells in by_slice.values()], dtype=np.float64)
+    # Floats, though they are counts: only for floats is a matrix product fast.
+    return _Counts(middles / 1000, latency.astype(np.float64), errors, side.slice_s)
 
 
-def _quantile(counts: _Counts, rows: _Index, q: float) -> float:
-    cumulative = np.cumsum(counts.latency[rows].sum(axis=0))
-    if not cumulative.size or cumulative[-1] == 0:
-        return float("nan")
-    return float(counts.middles_ms[np.searchsorted(cumulative, max(1.0, np.ceil(q * cumulative[-1])))])
+def _totals(counts: _Counts, rows: _Index) -> tuple[_Floats, _Floats]:
+    """Latency histogram [..., buckets] and errors [...] of each drawing of slices in `rows` [..., drawn]."""
+    weights = np.zeros((*rows.shape[:-1], len(counts.errors)))
+    drawings = weights.reshape(-1, weights.shape[-1])
+    np.add.at(drawings, (np.arange(len(drawings))[:, None], rows.reshape(len(drawings), -1)), 1)
+    return weights @ counts.latency, weights @ counts.errors
 
 
-def _mean(counts: _Counts, rows: _Index) -> float:
-    total = counts.latency[rows].sum(axis=0)
-    return float(total @ counts.middles_ms / total.sum()) if total.sum() else float("nan")
+def _quantile(counts: _Counts, rows: _Index, q: float) -> _Floats:
+    cumulative = np.cumsum(_totals(counts, rows)[0], axis=-1)
+    if not counts.middles_ms.size:
+        return np.full(rows.shape[:-1], np.nan)
+    total = cumulative[..., -1:]
+    found = counts.middles_ms[(cumulative >= np.maximum(1.0, np.ceil(q * total))).argmax(axis=-1)]
+    known: _Floats = np.where(total[..., 0] > 0, found, np.nan)
+    return known
 
 
-def _rate(counts: _Counts, rows: _Index) -> float:
-    return float(counts.latency[rows].sum() / (len(rows) * counts.slice_s)) if len(rows) else float("nan")
+def _mean(counts: _Counts, rows: _Index) -> _Floats:
+    latency = _totals(counts, rows)[0]
+    return _over(latency @ counts.middles_ms, latency.sum(axis=-1))
 
 
-def _error_rate(counts: _Counts, rows: _Index) -> float:
-    bad = counts.errors[rows].sum()
-    everything = bad + counts.latency[rows].sum()
-    return float(bad / everything) if everything else float("nan")
+def _rate(counts: _Counts, rows: _Index) -> _Floats:
+    return _totals(counts, rows)[0].sum(axis=-1) / (rows.shape[-1] * counts.slice_s)
 
 
-def _line(
-    name: str, metric: Callable[[_Counts, _Index], float], sides: tuple[_Counts, _Counts], paired: bool, seed: int
-) -> Line:
-    side_a, side_b = sides
+def _error_rate(counts: _Counts, rows: _Index) -> _Floats:
+    latency, bad = _totals(counts, rows)
+    return _over(bad, bad + latency.sum(axis=-1))
+
+
+def _over(numerator: _Floats, denominator: _Floats) -> _Floats:
+    return np.divide(numerator, denominator, out=np.full_like(denominator, np.nan), where=denominator > 0)
+
+
+def _line(name: str, metric: _Metric, sides: tuple[_Counts, _Counts], paired: bool, seed: int) -> Line:
     difference = name == "error_rate"
 
-    def contrast(rows_a: Any, rows_b: Any) -> float:
-        x, y = metric(side_a, rows_a), metric(side_b, rows_b)
-        if difference:
-            return x - y
-        return x / y if y else float("nan")
+    def contrast(rows_a: _Index, rows_b: _Index, axis: int = -1) -> _Floats:
+        # scipy draws along the last axis, which is the one our metrics reduce.
+        x, y = metric(sides[0], np.moveaxis(rows_a, axis, -1)), metric(sides[1], np.moveaxis(rows_b, axis, -1))
+        return x - y if difference else _over(x, y)
 
-    rows_a, rows_b = np.arange(len(side_a.errors)), np.arange(len(side_b.errors))
-    a, b, ratio = metric(side_a, rows_a), metric(side_b, rows_b), contrast(rows_a, rows_b)
+    rows_a, rows_b = (np.arange(len(side.errors)) for side in sides)
+    a, b = float(metric(sides[0], rows_a)), float(metric(sides[1], rows_b))
+    ratio = float(contrast(rows_a, rows_b))
     low = high = float("nan")
     if min(len(rows_a), len(rows_b)) >= MIN_SLICES and np.isfinite(ratio):
         interval = stats.bootstrap(
-            (rows_a, rows_b), contrast, vectorized=False, paired=paired, n_resamples=_RESAMPLES,
+            (rows_a, rows_b), contrast, vectorized=True, paired=paired, n_resamples=_RESAMPLES, batch=_BATCH,
             confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
         ).confidence_interval  # fmt: skip
         low, high = float(interval.low), float(interval.high)

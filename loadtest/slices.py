@@ -11,17 +11,21 @@ class Slicing:
     slice_s: float
     arms: int
 
-    def arm_at(self, t: float) -> int:
-        """The arm driven at `t` seconds: A B, B A, A B, ... so that a steady drift of the machine favours neither."""
+    def index_at(self, t: float) -> int:
+        """The slice that `t` seconds falls into."""
+        return int(t / self.slice_s)
+
+    def arm_of(self, index: int) -> int:
+        """The arm driven in a slice: A B, B A, A B, ... so that a steady drift of the machine favours neither."""
         if self.arms == 1:
             return 0
-        pair, second = divmod(int(t / self.slice_s), 2)
+        pair, second = divmod(index, 2)
         return second ^ (pair & 1)
 
     def measured(self, arm: int, warmup_s: float) -> list[int]:
         """The slices that count for an arm: those that start after the warm-up."""
         first, end = int(-(-warmup_s // self.slice_s)), int(-(-self.duration_s // self.slice_s))
-        return [i for i in range(first, end) if self.arm_at(i * self.slice_s) == arm]
+        return [i for i in range(first, end) if self.arm_of(i) == arm]
 
     def whole(self, arm: int, warmup_s: float) -> list[int]:
         """Those of the measured slices that are not cut short by the end of the run."""

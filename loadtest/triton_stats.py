@@ -50,7 +50,7 @@ def snapshot(url: str, models: Iterable[str]) -> Snapshot:
         ValueError: the server does not give them; the message says what it answered.
     """
     found: dict[str, ModelStats] = {}
-    with httpx.Client(timeout=_TIMEOUT_S) as client:
+    with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as client:
         for model in sorted(set(models)):
             try:
                 answer = client.get(f"{url}/v2/models/{model}/stats")
@@ -90,7 +90,7 @@ def _mean_ms(old: _Count, new: _Count) -> float:
 def not_ready(url: str, model: str) -> str | None:
     """Why `model` cannot be driven at `url`, or None when it is ready."""
     try:
-        answer = httpx.get(f"{url}/v2/models/{model}/ready", timeout=_TIMEOUT_S)
+        answer = httpx.get(f"{url}/v2/models/{model}/ready", timeout=_TIMEOUT_S, trust_env=False)
     except httpx.HTTPError as e:
         return f"{url} does not answer: {e}"
     if answer.status_code == httpx.codes.OK:

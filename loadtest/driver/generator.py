@@ -95,4 +95,4 @@ class Generator:
             self._sender.send(client, request, arm, at_s=due, due_clock=self._origin + due)
 
     def _arm(self, t: float) -> Arm:
-        return self._plan.arms[self._slicing.arm_at(t)]
+        return self._plan.arms[self._slicing.arm_of(self._slicing.index_at(t))]

@@ -28,7 +28,7 @@ def tracks(result: Result) -> list[Track]:
     found: list[Track] = []
     for i, arm in enumerate(result.arms):
         mine = [c for c in result.cells if c.arm == arm.name]
-        driven = [s for s in everything if slicing.arm_at(s * result.slice_s) == i]
+        driven = [s for s in everything if slicing.arm_of(s) == i]
         found.append(_track(arm.name, mine, driven, result.slice_s))
         variants = sorted({c.variant for c in mine} - {""})
         if len(variants) > 1:

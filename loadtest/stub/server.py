@@ -30,7 +30,7 @@ class Script:
 
 
 class Stub:
-    """Serves a script on a loopback port; `seen` counts inference requests."""
+    """Serves a script on a loopback port; `seen` counts inference requests, and every GET answers with it."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -51,7 +51,8 @@ class Stub:
                 line, *fields = head.split(b"\r\n")
                 headers = dict(f.lower().split(b": ", 1) for f in fields if b": " in f)
                 await reader.readexactly(int(headers.get(b"content-length", b"0")))
-                writer.write(await self._answer() if line.startswith(b"POST") else _response(200, b"{}"))
+                counted = b'{"seen":%d}' % self.seen
+                writer.write(await self._answer() if line.startswith(b"POST") else _response(200, counted))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
