@@ -11,7 +11,7 @@ from gateway.core.rollout_stages import Stage
 from gateway.core.verdict import GateVerdict, Outcome
 
 OLD_RATE_SLACK = 1.1
-"""Where the old version misses an objective, the candidate may be this much worse than it."""
+"""Where the old version misses an objective, the candidate may be this much worse than it (times the slack)."""
 
 
 def judge_guardrails(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: Guardrails) -> GateVerdict:
@@ -31,7 +31,7 @@ def judge_guardrails(evidence: Evidence, policy: RolloutPolicy, stage: Stage, ga
         logs[name] = float(log_wealth(objective.wealth)) if objective else 0.0
         old_bad, old_seen = old[name]
         old_rate = old_bad / old_seen if old_seen else 0.0
-        allowed = min(1.0, max(rate * stage.slack, OLD_RATE_SLACK * old_rate))
+        allowed = min(1.0, stage.slack * max(rate, OLD_RATE_SLACK * old_rate))
         text = f"{_NAMES[name]}: {bad} of {seen} candidate requests, {allowed:.3g} allowed"
         (missed if seen and bad / seen > allowed else kept).append(text)
     samples = evidence.candidate.ended

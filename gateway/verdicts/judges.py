@@ -117,7 +117,7 @@ class Sluice:
                 passed[at] = np.maximum(below, relative) >= -np.log(self._policy.beta)
         if guard is not None:
             old = OLD_RATE_SLACK * self._old_bad / np.maximum(self._old_seen, 1.0)
-            passed &= self.stage_bad / np.maximum(self.stage_seen, 1.0) <= np.maximum(objective * slack, old)
+            passed &= self.stage_bad / np.maximum(self.stage_seen, 1.0) <= slack * np.maximum(objective, old)
         return passed
 
 
