@@ -70,7 +70,7 @@ class TokenChecker:
             raise InvalidTokenError("the token is for another audience") from None
         except jwt.InvalidIssuerError:
             raise InvalidTokenError("the token is from another issuer") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise InvalidTokenError("the token is not valid") from None
         return Claims(str(claims["sub"]), _routes(claims.get(config.routes_claim)), float(claims["exp"]))
 

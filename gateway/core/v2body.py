@@ -33,6 +33,8 @@ class _Body(_Flags):
     parameters: _Flags | msgspec.UnsetType = msgspec.UNSET
 
 
+# Nesting beyond the interpreter's stack is no msgspec error.
+_UNREADABLE = (msgspec.MsgspecError, RecursionError)
 _body = msgspec.json.Decoder(_Body)
 _top = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parameters = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -46,7 +48,7 @@ def sequence_of(json: bytes | memoryview) -> SequenceFlags | None:
     """
     try:
         found: _Body = _body.decode(json)
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return None
     flags = found.parameters if isinstance(found.parameters, _Flags) and found.parameters.sequence_id else found
     if not flags.sequence_id:
@@ -64,7 +66,7 @@ def with_queue_timeout(json: bytes, timeout_us: int) -> bytes:
         body = _top.decode(json)
         parameters = _parameters.decode(body["parameters"]) if "parameters" in body else {}
         own = msgspec.json.decode(parameters["timeout"], type=int) if "timeout" in parameters else 0
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return json
     if 0 < own <= timeout_us:
         return json
