@@ -16,8 +16,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from gateway.demo import report
 from gateway.demo.commands import Deadline
 from gateway.demo.stages import STAGES, Scene
-from gateway.errors import ExitCode, ResourceError
+from gateway.errors import ConfigError, ExitCode, ResourceError
 
+_MARK = ".sluice-demo"
 app = typer.Typer(pretty_exceptions_enable=False)
 
 
@@ -66,12 +67,21 @@ def demo(
 
 
 def _prepare(directory: Path) -> None:
-    """State and logs start afresh; the repository stays, since its versions never change."""
+    """Everything starts afresh, in a directory that is new, empty, or left by an earlier demo."""
+    mark = directory / _MARK
     try:
-        for name in ("state", "logs"):
-            shutil.rmtree(directory / name, ignore_errors=True)
-        (directory / "logs").mkdir(parents=True)
-        (directory / "model_repository").mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        found = list(directory.iterdir())
+        if found and not mark.exists():
+            raise ConfigError([f"--directory {directory} has other files in it; name an empty directory or a new one"])
+        for path in found:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        mark.write_text("Written by `sluice demo`, which deletes this directory's content when it is run again.\n")
+        for name in ("logs", "model_repository"):
+            (directory / name).mkdir()
     except OSError as error:
         raise ResourceError(f"cannot write to {directory}: {error.strerror}") from None
 

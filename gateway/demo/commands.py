@@ -19,7 +19,7 @@ _LINES = 12
 
 
 class CommandError(SluiceError):
-    """A command failed; the text has its last lines, and its exit code becomes ours."""
+    """A command failed; the text has its status, its last lines and where its log is."""
 
     def __init__(self, name: str, status: int, text: str, log: Path) -> None:
         super().__init__(f"`sluice {name}` ended with status {status}:\n{text}\nits log: {log}")

@@ -96,6 +96,16 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    """The demo deletes only what a demo has written."""
+    (tmp_path / "mine.txt").write_text("precious")
+    command = [*COMMAND, "--directory", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == ExitCode.CONFIG
+    assert "has other files in it" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
 def test_a_failed_command_is_reported_with_its_last_words(tmp_path: Path) -> None:
     """The error has the command, its status, what it printed and where its log is."""
     with pytest.raises(CommandError, match=r"`sluice triton` ended with status 3:\n.*nowhere is not a directory") as e:
