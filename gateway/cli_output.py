@@ -41,23 +41,24 @@ def show_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Non
         table.add_column(column.upper().replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    _console().print(table)
+    console().print(table)
 
 
 def show_diff(diff: str) -> None:
     """Prints a unified diff, coloured on a terminal."""
-    console = _console()
-    if console.is_terminal:
-        console.print(Syntax(diff, "diff", background_color="default"))
+    terminal = console()
+    if terminal.is_terminal:
+        terminal.print(Syntax(diff, "diff", background_color="default"))
     else:
         typer.echo(diff, nl=False)
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200
-    return console
+def console() -> Console:
+    """Standard output; wide where it is no terminal, so that nothing is cut off."""
+    found = Console(highlight=False)
+    if not found.is_terminal:
+        found.width = 200
+    return found
 
 
 def _cell(value: object) -> str:

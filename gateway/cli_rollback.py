@@ -26,11 +26,19 @@ def history(
 
 def rollback(
     generation: Annotated[int | None, typer.Argument(help="The last different one when left out.")] = None,
+    route: Annotated[
+        str, typer.Option(help="Take back this route's rollout instead: its old version is loaded and returns at once.")
+    ] = "",
     why: Annotated[str, typer.Option(help="Reason, for the history.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")] = False,
     admin_url: AdminUrl = DEFAULT_URL,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Serve the routes of an earlier generation again."""
+    """Serve the routes of an earlier generation again, or take back one route's rollout."""
+    if route:
+        path = f"/routes/{route}/rollout/rollback"
+        found = AdminClient(admin_url).post(path, why=why, dry_run=dry_run)
+        show(found, output, ("id", "phase", "stable", "candidate", "reason"))
+        return
     done = AdminClient(admin_url).post("/rollback", to=generation, why=why, dry_run=dry_run)
     show_outcome(done, output)

@@ -1,5 +1,6 @@
 """`sluice serve`: settings from a file and from options, then the supervisor."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,8 @@ from gateway.configfile import dotted, load_config, load_routes
 from gateway.core.pool import Backend, Pool
 from gateway.errors import ConfigError
 from gateway.preflight import preflight
-from gateway.supervisor.supervisor import Ready, Supervisor
+from gateway.supervisor.holdings import Ready
+from gateway.supervisor.supervisor import Supervisor
 from gateway.telemetry import logs
 
 _DEFAULT_CONFIG = Path("sluice.yaml")
@@ -37,21 +39,27 @@ def serve(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run the gateway: a supervisor, a controller and the workers."""
-    settings = _settings(config)
-    settings = replace(
-        settings,
-        listen=_address(listen, "--listen", settings.listen) if listen else settings.listen,
-        admin=_admin(admin, settings.admin) if admin else settings.admin,
-        workers=workers or settings.workers,
-        state_dir=str(state_dir) if state_dir else settings.state_dir,
-        pools=(_pool(pool),) if pool else settings.pools,
-    )
-    if wrong := [f"{dotted(problem.where)}: {problem.what}" for problem in config_problems(settings)]:
-        raise ConfigError(wrong)
-    preflight(settings)
+
+    def read() -> Config:
+        """The file with the options over it, checked as far as that goes without starting anything."""
+        settings = _settings(config)
+        settings = replace(
+            settings,
+            listen=_address(listen, "--listen", settings.listen) if listen else settings.listen,
+            admin=_admin(admin, settings.admin) if admin else settings.admin,
+            workers=workers or settings.workers,
+            state_dir=str(state_dir) if state_dir else settings.state_dir,
+            pools=(_pool(pool),) if pool else settings.pools,
+        )
+        if wrong := [f"{dotted(problem.where)}: {problem.what}" for problem in config_problems(settings)]:
+            raise ConfigError(wrong)
+        preflight(settings)
+        return settings
+
+    settings = read()
     wanted = load_routes(routes, settings.pools) if routes else None
     if dry_run:
-        typer.echo("settings and routes are valid")
+        typer.echo(msgspec.json.encode(settings).decode() if output is Output.JSON else "settings and routes are valid")
         return
     logs.configure(settings.log, process="supervisor")
 
@@ -61,7 +69,15 @@ def serve(
         else:
             typer.echo(f"data plane  {ready.data_url}  ({ready.workers} workers)\nadmin API   {ready.admin_url}")
 
-    raise typer.Exit(Supervisor(settings, routes=wanted, degraded=degraded, on_ready=announce).run())
+    supervisor = Supervisor(
+        settings,
+        routes=wanted,
+        degraded=degraded,
+        on_ready=announce,
+        reread=read,
+        command=(sys.executable, *sys.orig_argv[1:]),
+    )
+    raise typer.Exit(supervisor.run())
 
 
 def _settings(path: Path | None) -> Config:

@@ -13,7 +13,9 @@ from pydantic_core import ErrorDetails
 
 from gateway import yamltree
 from gateway.config import Config, config_problems
+from gateway.core import rollout_policy
 from gateway.core.pool import Pool
+from gateway.core.rollout_policy import RolloutPolicy
 from gateway.core.route import Problem, Routes, problems
 from gateway.errors import ConfigError
 from gateway.yamltree import Where
@@ -30,6 +32,11 @@ def load_config(path: Path) -> Config:
 def load_routes(path: Path, pools: tuple[Pool, ...] | None = None) -> Routes:
     """Reads and checks routes.yaml, against the pools where they are known; raises ConfigError."""
     return _load(path, Routes, lambda value: route_problems(value, pools))
+
+
+def load_policy(path: Path) -> RolloutPolicy:
+    """Reads and checks a rollout policy in a file of its own; raises ConfigError."""
+    return _load(path, RolloutPolicy, policy_problems)
 
 
 def parse_routes(text: str, name: str, pools: tuple[Pool, ...] | None = None) -> Routes:
@@ -66,6 +73,11 @@ def route_problems(value: Routes, pools: tuple[Pool, ...] | None) -> list[Proble
         names = {variant.pool for route in value.routes for variant in route.variants}
         pools = tuple(Pool(name=name, backends=()) for name in names)
     return problems(value.routes, pools)
+
+
+def policy_problems(policy: RolloutPolicy) -> list[Problem]:
+    """Contradictions inside a policy."""
+    return [Problem(tuple(key.split(".")), what) for key, what in rollout_policy.problems(policy)]
 
 
 def dotted(where: Where) -> str:

@@ -8,9 +8,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from gateway.controlplane import api_read, api_write
+from gateway.controlplane import api_delivery, api_read, api_write
 from gateway.controlplane.auth import Guard
 from gateway.controlplane.control import Control
+from gateway.controlplane.delivery.wiring import Delivery
 from gateway.errors import ConfigError, RejectedError, SluiceError, StoreError, UnreachableError
 from gateway.telemetry import metrics
 from gateway.telemetry.ledger import Ledger
@@ -26,7 +27,7 @@ _STATUS: tuple[tuple[type[SluiceError], int], ...] = (
 )
 
 
-def build(control: Control, ledger: Ledger, *, workers: int, token: str) -> FastAPI:
+def build(control: Control, ledger: Ledger, plane: Delivery, *, workers: int, token: str) -> FastAPI:
     """The application; `workers` is how many there should be, an empty token admits loopback only."""
     version = importlib.metadata.version("sluice")
     app = FastAPI(
@@ -37,13 +38,16 @@ def build(control: Control, ledger: Ledger, *, workers: int, token: str) -> Fast
     )
     app.include_router(api_read.router(control, ledger, workers), prefix="/api/v1")
     app.include_router(api_write.router(control), prefix="/api/v1")
-    _add_operations(app, control, ledger, workers, version)
+    app.include_router(api_delivery.router(control, plane), prefix="/api/v1")
+    _add_operations(app, control, ledger, plane, workers, version)
     _add_error_handlers(app)
     app.add_middleware(Guard, token=token)
     return app
 
 
-def _add_operations(app: FastAPI, control: Control, ledger: Ledger, workers: int, version: str) -> None:
+def _add_operations(
+    app: FastAPI, control: Control, ledger: Ledger, plane: Delivery, workers: int, version: str
+) -> None:
     @app.get("/healthz", tags=["operations"], response_class=PlainTextResponse)
     async def healthz() -> str:
         """The controller runs."""
@@ -69,7 +73,7 @@ def _add_operations(app: FastAPI, control: Control, ledger: Ledger, workers: int
             incarnations=dict(ledger.incarnations()),
             version=version,
         )
-        return Response(metrics.render(snapshot), media_type=metrics.CONTENT_TYPE)
+        return Response(metrics.render(snapshot, plane.families()), media_type=metrics.CONTENT_TYPE)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -17,6 +17,7 @@ from gateway.boot import ControllerBoot
 from gateway.controlplane import api
 from gateway.controlplane.auth import read_token
 from gateway.controlplane.control import Control
+from gateway.controlplane.delivery import wiring
 from gateway.controlplane.fleet import TIMEOUT_S, Fleet
 from gateway.controlplane.hub import Hub
 from gateway.controlplane.store import Store, WriterLock
@@ -64,8 +65,11 @@ async def _run(boot: ControllerBoot) -> int:
             clock=time.time,
         )
         await control.start(boot.routes.routes if boot.routes is not None else None)
+        plane = wiring.build(control, ledger, client, config, clock=time.time)
+        await plane.rollouts.resume()
         await hub.start(socket.socket(fileno=boot.control_fd))
-        app = api.build(control, ledger, workers=config.workers, token=token)
+        tasks = plane.start()
+        app = api.build(control, ledger, plane, workers=config.workers, token=token)
         settings = uvicorn.Config(
             app,
             log_config=None,
@@ -83,6 +87,9 @@ async def _run(boot: ControllerBoot) -> int:
         await stop.wait()
         server.should_exit = True
         await serving
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await hub.stop()
     store.close()
     lock.release()

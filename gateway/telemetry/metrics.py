@@ -1,7 +1,7 @@
 """Every metric family of Sluice. Labels come from configuration and fixed sets, never from clients."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -181,6 +181,100 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     info = GaugeMetricFamily("sluice_build_info", "Always 1.", labels=["version"])
     info.add_metric([snapshot.version], 1)
     yield info
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutState:
+    """One running rollout for the metrics; `gates` are (gate, outcome, statistic, bound)."""
+
+    route: str
+    candidate: str
+    phase: str
+    stage: int
+    weight: float
+    candidate_samples: float
+    gates: Sequence[tuple[str, str, float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySnapshot:
+    """What is known of progressive delivery at the moment of a scrape.
+
+    Attributes:
+        rollouts: running ones.
+        finished: (route, final phase) -> how many since the controller started.
+        accuracy: (route, variant) -> correct and wrong answers.
+        compared: (route, variant of the copy, noise, agreed) -> comparisons.
+        samples: taken, dropped, unreadable; joined, early, mismatch.
+        missing: (pool, backend, model, version, state) of what the fleet lacks.
+        mended: loads that brought a model back.
+        events: delivered, failed attempts, given up.
+    """
+
+    rollouts: Sequence[RolloutState]
+    finished: Mapping[tuple[str, str], int]
+    accuracy: Mapping[tuple[str, str], Sequence[float]]
+    compared: Mapping[tuple[str, str, bool, bool], int]
+    samples: Mapping[str, int]
+    missing: Sequence[tuple[str, str, str, str, str]]
+    mended: int
+    events: Mapping[str, int]
+
+
+def delivery_families(snapshot: DeliverySnapshot) -> Iterator[Metric]:
+    """Rollouts, ground truth, shadow comparisons, and the fleet's drift."""
+    labels = ["route", "candidate"]
+    info = GaugeMetricFamily("sluice_rollout_info", "Always 1: phase of a running rollout.", labels=[*labels, "phase"])
+    stage = GaugeMetricFamily("sluice_rollout_stage", "Index of the present stage.", labels=labels)
+    weight = GaugeMetricFamily("sluice_rollout_weight_ratio", "The candidate's share, 0 to 1.", labels=labels)
+    seen = GaugeMetricFamily("sluice_rollout_samples", "Candidate observations of this stage.", labels=labels)
+    gates = GaugeMetricFamily("sluice_gate_info", "Always 1: a gate's answer.", labels=["route", "gate", "outcome"])
+    evidence = GaugeMetricFamily(
+        "sluice_gate_evidence", "E-value that the candidate is worse.", labels=["route", "gate"]
+    )
+    bound = GaugeMetricFamily("sluice_gate_bound", "Evidence at which the gate fails.", labels=["route", "gate"])
+    for rollout in snapshot.rollouts:
+        key = [rollout.route, rollout.candidate]
+        info.add_metric([*key, rollout.phase], 1)
+        stage.add_metric(key, rollout.stage)
+        weight.add_metric(key, rollout.weight / 100)
+        seen.add_metric(key, rollout.candidate_samples)
+        for gate, outcome, statistic, limit in rollout.gates:
+            gates.add_metric([rollout.route, gate, outcome], 1)
+            evidence.add_metric([rollout.route, gate], statistic)
+            bound.add_metric([rollout.route, gate], limit)
+    yield from (info, stage, weight, seen, gates, evidence, bound)
+    ended = CounterMetricFamily("sluice_rollouts_finished", "Rollouts by how they ended.", labels=["route", "phase"])
+    for found, count in snapshot.finished.items():
+        ended.add_metric(found, count)
+    truth = CounterMetricFamily(
+        "sluice_feedback_answers", "Answers with ground truth.", labels=["route", "variant", "result"]
+    )
+    for (route, variant), (right, wrong) in snapshot.accuracy.items():
+        truth.add_metric([route, variant, "correct"], right)
+        truth.add_metric([route, variant, "wrong"], wrong)
+    compared = CounterMetricFamily(
+        "sluice_shadow_compared", "Copies whose answer was compared.", labels=["route", "variant", "arm", "result"]
+    )
+    for (route, variant, noise, agreed), count in snapshot.compared.items():
+        compared.add_metric([route, variant, "noise" if noise else "shadow", "same" if agreed else "different"], count)
+    samples = CounterMetricFamily("sluice_samples", "Sampled answers and ground truths.", labels=["result"])
+    for result, count in snapshot.samples.items():
+        samples.add_metric([result], count)
+    yield from (ended, truth, compared, samples)
+    missing = GaugeMetricFamily(
+        "sluice_fleet_missing",
+        "1: a backend lacks a model.",
+        labels=["pool", "backend", "model", "model_version", "state"],
+    )
+    for row in snapshot.missing:
+        missing.add_metric(row, 1)
+    yield missing
+    yield CounterMetricFamily("sluice_fleet_mended", "Loads that brought a model back.", value=snapshot.mended)
+    events = CounterMetricFamily("sluice_events", "Events to webhooks.", labels=["result"])
+    for result, count in snapshot.events.items():
+        events.add_metric([result], count)
+    yield events
 
 
 def _histogram(counts: Sequence[int], sum_us: int | None) -> tuple[list[tuple[str, float]], float]:

@@ -8,6 +8,7 @@ from gateway.core.evidence_keys import KeyLedger
 from gateway.telemetry.records import Outcome, VariantCounts, WorkerReport
 
 _NOISE = "\0noise"
+_PER_SLOT = 3
 Reported = tuple[str, str, tuple[int, ...]]
 
 
@@ -40,9 +41,9 @@ class Feed:
         self._stable = record.state.stable
         self._candidate = record.state.candidate
         self._baseline = self._stable + BASELINE_SUFFIX
-        self._marks: dict[int, tuple[str, dict[tuple[str, int], ArmCounts]]] = {
-            slot: (worker.incarnation, {(m.variant, m.epoch): m.counts for m in worker.marks})
-            for slot, worker in record.marks.items()
+        self._marks: dict[str, tuple[int, dict[tuple[str, int], ArmCounts]]] = {
+            incarnation: (worker.worker, {(m.variant, m.epoch): m.counts for m in worker.marks})
+            for incarnation, worker in record.marks.items()
         }
         self._pending: dict[int, dict[str, ArmCounts]] = {}
         self._reported: dict[int, list[Reported]] = {}
@@ -51,9 +52,12 @@ class Feed:
 
     def report(self, report: WorkerReport, known: Mapping[int, object]) -> None:
         """Takes a worker's cumulative counts; rows of epochs that the rollout does not know are not its own."""
-        held, marks = self._marks.get(report.worker, ("", {}))
-        if held != report.incarnation:
-            marks = {}
+        if report.incarnation not in self._marks:
+            # A process that is being replaced reports beside its successor; the ones before are dead.
+            dead = [incarnation for incarnation, (slot, _) in self._marks.items() if slot == report.worker]
+            for incarnation in dead[: 1 - _PER_SLOT]:
+                del self._marks[incarnation]
+        _, marks = self._marks.setdefault(report.incarnation, (report.worker, {}))
         for row in report.variants:
             if row.route != self._route or row.pinned or row.epoch not in known:
                 continue
@@ -64,7 +68,6 @@ class Feed:
                 self.add(row.epoch, row.variant, now.minus(before))
         for key in [key for key in marks if key[1] not in known]:
             del marks[key]
-        self._marks[report.worker] = (report.incarnation, marks)
         for new in report.new_keys:
             if new.route == self._route and new.epoch in known:
                 self.add_keys(new.epoch, new.check, new.variant, new.hashes)
@@ -101,11 +104,11 @@ class Feed:
         blocks = [self._block(record, epoch, pending.get(epoch, {}), reported.get(epoch, [])) for epoch in epochs]
         return blocks, [key for epoch in epochs for key in reported.get(epoch, [])]
 
-    def marks(self) -> dict[int, WorkerMarks]:
+    def marks(self) -> dict[str, WorkerMarks]:
         """What is evidence once the blocks taken so far are stored."""
         return {
-            slot: WorkerMarks(incarnation, tuple(Mark(v, epoch, counts) for (v, epoch), counts in marks.items()))
-            for slot, (incarnation, marks) in self._marks.items()
+            incarnation: WorkerMarks(slot, tuple(Mark(v, epoch, counts) for (v, epoch), counts in marks.items()))
+            for incarnation, (slot, marks) in self._marks.items()
         }
 
     def _block(self, record: Record, epoch: int, arms: dict[str, ArmCounts], keys: list[Reported]) -> Block:

@@ -38,9 +38,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMarks:
-    """All marks of the process that holds a worker slot."""
+    """All marks of one worker process."""
 
-    incarnation: str
+    worker: int
     marks: tuple[Mark, ...] = ()
 
 
@@ -58,7 +58,7 @@ class Record:
         shares: by epoch; requests that were assigned under an earlier one may still end.
         state: where the state machine stands.
         evidence: all that was counted.
-        marks: by worker slot.
+        marks: by incarnation of the worker; the last few of each slot.
         loaded: backends on which the rollout itself loaded the candidate, and where alone it may unload it.
     """
 
@@ -71,7 +71,7 @@ class Record:
     state: RolloutState
     evidence: Judged
     shares: dict[int, Share] = field(default_factory=dict)
-    marks: dict[int, WorkerMarks] = field(default_factory=dict)
+    marks: dict[str, WorkerMarks] = field(default_factory=dict)
     loaded: tuple[str, ...] = ()
 
     @property

@@ -24,7 +24,7 @@ class _Evidence:
     """The part of a record that changes every second."""
 
     evidence: Evidence
-    marks: dict[int, WorkerMarks]
+    marks: dict[str, WorkerMarks]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

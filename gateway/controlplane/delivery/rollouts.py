@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -58,6 +58,9 @@ class Rollouts:
         ledger: counts of the time before a rollout.
         clock: Unix time.
         tick_s: time between two looks at the evidence.
+
+    Attributes:
+        finished: rollouts that ended since the controller started, by (route, final phase).
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Rollouts:
         self._ledger = ledger
         self._clock = clock
         self._tick_s = tick_s
+        self.finished: Counter[tuple[str, str]] = Counter()
         self._runs: dict[str, Run] = {}
         self._wake = asyncio.Event()
         self._starting = asyncio.Lock()
@@ -177,6 +181,7 @@ class Rollouts:
         if run.record.state.final:
             await run.close()
             self._runs.pop(run.record.route, None)
+            self.finished[run.record.route, run.record.state.phase.value] += 1
             _log.info("rollout over", rollout=run.record.id, phase=run.record.state.phase)
 
     def _run_of(self, record: Record, keys: list[tuple[str, tuple[int, ...]]]) -> Run:
