@@ -60,6 +60,7 @@ class ControllerBoot(msgspec.Struct, kw_only=True):
         ready_fd: inherited pipe; the controller writes one byte once it serves.
         table_path: file it keeps the published RouteTable in.
         routes: to be applied at start where they differ from the stored ones; None leaves those.
+        check: command that checks the settings as they are in their file now, and prints them; empty without a file.
     """
 
     admin_fd: int
@@ -69,6 +70,7 @@ class ControllerBoot(msgspec.Struct, kw_only=True):
     table_path: str
     config: Config
     routes: Routes | None
+    check: tuple[str, ...] = ()
 
     def to_fd(self) -> int:
         """Writes the value into a new inheritable memory file and returns its descriptor."""

@@ -73,7 +73,9 @@ class DataPlane:
 
     Attributes:
         table: the generation in service.
-        ready: a table was published and the worker is not draining.
+        ready: a table was published and the gateway is not about to end.
+        draining: connections close after their present exchange.
+        leaving: the whole gateway is about to end, not only this worker.
         in_flight: exchanges that hold a slot, lingering ones included.
         buffered: bytes of bodies held in memory for retries, copies and backends that are not connected yet.
         retrying: exchanges in flight that have been tried more than once.
@@ -95,6 +97,7 @@ class DataPlane:
         self.connections: set[ServerConnection] = set()
         self.accepted = 0
         self.draining = False
+        self.leaving = False
         self.deadlines = Deadlines(loop)
         self.counters = Counters()
         self.mirror = Mirror(self)
@@ -124,7 +127,7 @@ class DataPlane:
     def ready(self) -> bool:
         """Whether clients should send requests here."""
         return (
-            not self.draining
+            not self.leaving
             and self.table.generation > 0
             and (not self.pools.by_name or any(pool.healthy for pool in self.pools.by_name.values()))
         )
@@ -307,9 +310,10 @@ class DataPlane:
         for keys in unsent:
             self._states[keys.route].keys.put_back(keys)
 
-    def drain(self) -> None:
-        """Not ready from now on; connections close after their present exchange."""
+    def drain(self, leaving: bool) -> None:
+        """Connections close after their present exchange; not ready from now on if the whole gateway ends."""
         self.draining = True
+        self.leaving |= leaving
 
     @property
     def pool_runtimes(self) -> list[PoolRuntime]:

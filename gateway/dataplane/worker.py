@@ -100,8 +100,7 @@ class Worker:
 
     async def run(self) -> None:
         """Serves until told to stop, then drains."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
+        self._handle_signals()
         self._mark(SlotState.STARTING)
         self._last_table()
         listener = socket.socket(fileno=self._boot.listen_fd)
@@ -139,10 +138,22 @@ class Worker:
         plane.close()
         listener.detach()
 
+    def _handle_signals(self) -> None:
+        """What the supervisor says: end, say that the end is near, take files in anew, make room for a successor."""
+        on = self._loop.add_signal_handler
+        for number in (signal.SIGTERM, signal.SIGINT):
+            on(number, self._end, True)
+        on(signal.SIGUSR1, self._plane.drain, True)
+        on(signal.SIGHUP, self._plane.renew, True)
+        on(signal.SIGUSR2, self._end, False)
+
+    def _end(self, leaving: bool) -> None:
+        self._plane.drain(leaving)
+        self._stop.set()
+
     async def _drain(self, acceptor: Acceptor) -> None:
-        """Not ready at once; requests in flight finish within the grace."""
+        """Requests in flight finish within the grace."""
         plane = self._plane
-        plane.drain()
         acceptor.stop()
         until = time.perf_counter() + plane.limits.drain_s
         while (plane.connections or acceptor.opening) and (now := time.perf_counter()) < until:

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -13,6 +14,7 @@ from gateway.supervisor.restart import Restart, after_exit
 
 _PR_SET_PDEATHSIG = 1
 _REAP_S = 5.0
+_POLL_S = 0.02
 # -P keeps the working directory off the module path: a directory called `gateway` there must not be imported.
 PROGRAM: Sequence[str] = (sys.executable, "-P", "-m", "gateway.app")
 
@@ -24,6 +26,36 @@ def die_with_parent(parent: int) -> None:
         sys.exit(0)
 
 
+class _Inherited:
+    """A child that an earlier program in this process has started: what subprocess does, for a bare process id."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                self._status = 0
+            else:
+                self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float) -> int:
+        until = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired([str(self.pid)], timeout)
+            time.sleep(_POLL_S)
+        return status
+
+
 class Child:
     """A place for one process at a time.
 
@@ -32,17 +64,19 @@ class Child:
         role: first argument of the program.
         boot: makes the memory file a new process starts from; called once per start.
         inherit: descriptors the process keeps beside that file.
+        line: its line in the shared memory, where it has one.
     """
 
-    def __init__(self, name: str, role: str, boot: Callable[[], int], inherit: Sequence[int]) -> None:
+    def __init__(self, name: str, role: str, boot: Callable[[], int], inherit: Sequence[int], line: int = -1) -> None:
         self.name = name
+        self.line = line
         self.restart = Restart()
         self.start_at = 0.0
         self.started_at = 0.0
         self._role = role
         self._boot = boot
         self._inherit = tuple(inherit)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | _Inherited | None = None
 
     @property
     def running(self) -> bool:
@@ -67,6 +101,14 @@ class Child:
         finally:
             os.close(fd)
         self.started_at = now
+
+    def adopt(self, pid: int, now: float) -> None:
+        """Takes over a process that is this one's child already."""
+        self._process, self.started_at = _Inherited(pid), now
+
+    def start_now(self, now: float) -> None:
+        """The next process starts at once, and nothing is held against it."""
+        self.restart, self.start_at = Restart(), now
 
     def reap(self, now: float) -> int | None:
         """The exit status of a process that has ended, with the next start decided; None while it runs."""

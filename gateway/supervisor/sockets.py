@@ -9,6 +9,8 @@ from pathlib import Path
 from gateway.errors import ResourceError
 
 _BACKLOG = 4096
+_FIRST_PASSED = 3
+_NAMES = ("data", "admin")
 _UNIX_PATH_MAX = 107  # sizeof(sockaddr_un.sun_path) - 1
 
 
@@ -32,6 +34,26 @@ def listen_tcp(host: str, port: int, option: str) -> socket.socket:
         raise ResourceError(_why(error, host, port, option)) from error
     listener.setblocking(False)
     return listener
+
+
+def from_service_manager() -> dict[str, socket.socket]:
+    """The listening sockets that systemd holds for this process, by the names data and admin (sd_listen_fds(3)).
+
+    Sockets without a name are the data plane's and the admin API's, in that order.
+    """
+    environ = os.environ
+    count = environ.pop("LISTEN_FDS", "0")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if environ.pop("LISTEN_PID", "") != str(os.getpid()) or not count.isdigit():
+        return {}
+    found = {}
+    for i in range(int(count)):
+        name = names[i] if i < len(names) and names[i] in _NAMES else _NAMES[min(i, 1)]
+        listener = socket.socket(fileno=_FIRST_PASSED + i)
+        listener.set_inheritable(False)
+        listener.setblocking(False)
+        found[name] = listener
+    return found
 
 
 def listen_unix(path: Path) -> socket.socket:

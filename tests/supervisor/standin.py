@@ -21,7 +21,9 @@ from gateway.config import Config
 from gateway.core.route import Routes, RouteTable
 from gateway.messages import Applied, Frames, Hello, decode_to_worker, frame
 from gateway.supervisor.child import die_with_parent
-from gateway.supervisor.supervisor import Patience, Ready, Supervisor
+from gateway.supervisor.holdings import Ready
+from gateway.supervisor.supervisor import Supervisor
+from gateway.supervisor.workers import Patience
 from gateway.telemetry import logs
 from gateway.telemetry.records import Outcome, VariantCounts, WorkerReport
 
