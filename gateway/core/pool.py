@@ -56,6 +56,8 @@ class Probe:
         timeout_s: a probe without an answer by then has failed.
         healthy_after: consecutive successes that bring a backend back.
         unhealthy_after: consecutive failures that take it out.
+        models_interval_s: time between two questions to every backend whether it has the models of the pool's
+            variants ready; requests go to those that have. 0 asks only once, for the models' configurations.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -64,6 +66,7 @@ class Probe:
     timeout_s: Annotated[float, Gt(0), Le(60)] = 1.0
     healthy_after: Annotated[int, Ge(1), Le(100)] = 1
     unhealthy_after: Annotated[int, Ge(1), Le(100)] = 2
+    models_interval_s: Annotated[float, Ge(0), Le(3600)] = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

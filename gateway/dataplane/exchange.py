@@ -157,7 +157,7 @@ class Exchange:
         if sequence is not None and sequence.backend is not None:
             backend = pool.lease_on(sequence.backend)
         else:
-            backend = pool.lease(avoid)
+            backend = pool.lease(avoid, self._variant.lacking)
         if backend is None:
             self._fail(errors.SHED_BACKEND if pool.available else errors.NO_BACKEND)
             return

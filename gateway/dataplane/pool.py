@@ -1,6 +1,7 @@
 """Backends at run time: keep-alive connections, leases, health, and the choice among them."""
 
 import asyncio
+from collections.abc import Container
 from random import random
 from time import perf_counter
 from typing import Protocol
@@ -251,13 +252,18 @@ class PoolRuntime:
         now = perf_counter()
         return sum(backend.health.available(now) for backend in self.backends if not backend.drained)
 
-    def lease(self, avoid: BackendRuntime | None = None) -> BackendRuntime | None:
-        """Takes a lease on one backend; None when all are full. The caller ends it with `release`.
+    def lease(
+        self, avoid: BackendRuntime | None = None, lacking: Container[BackendRuntime] = ()
+    ) -> BackendRuntime | None:
+        """Takes a lease on one backend; None when all are full. The caller gives it back.
 
         Args:
             avoid: a backend that just failed this request and is used only if nothing else is there.
+            lacking: backends without the model; used only if no other is available.
         """
         candidates = self.available
+        if lacking:
+            candidates = [backend for backend in candidates if backend not in lacking] or candidates
         if avoid is not None and len(candidates) > 1:
             candidates = [backend for backend in candidates if backend is not avoid]
         found = candidates[0] if len(candidates) == 1 else choose(candidates, random())

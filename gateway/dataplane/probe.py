@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 from random import random
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,7 +47,7 @@ class Prober:
         self._spawn(keep_resolved(pool, system_lookup))
 
     def learn(self, table: Table) -> None:
-        """Reads the configuration of every variant's model, again and again until all are known."""
+        """Finds out about the table's models and goes on asking which backends have them ready."""
         if self._learning is not None:
             self._learning.cancel()
         self._learning = self._spawn(self._learn(table))
@@ -77,19 +79,41 @@ class Prober:
         backend.watched = False
 
     async def _learn(self, table: Table) -> None:
-        unknown = [(route, variant) for route in table.routes.values() for variant in route.variants]
-        while unknown:
-            missing = []
-            for route, variant in unknown:
-                if await self._learn_one(variant):
+        """Until the next table: reads what is unknown of a model, and who has it ready."""
+        variants = [(route, variant) for route in table.routes.values() for variant in route.variants]
+        asked = {id(variant): 0.0 for _, variant in variants}  # when its backends were last asked
+        while variants:
+            now = perf_counter()
+            for route, variant in variants:
+                if variant.sequences is None and await self._learn_one(variant):
                     route.learned()
-                else:
-                    missing.append((route, variant))
-            unknown = missing
-            if unknown:
-                await asyncio.sleep(_LEARN_PAUSE_S)
+                interval_s = variant.pool.config.probe.models_interval_s
+                if interval_s and now - asked[id(variant)] >= interval_s and len(variant.pool.available) > 1:
+                    asked[id(variant)] = now
+                    await self._who_has(variant)
+            intervals = [v.pool.config.probe.models_interval_s or math.inf for _, v in variants]
+            pause_s = min(_LEARN_PAUSE_S, *intervals)
+            if math.isinf(min(intervals)) and all(variant.sequences is not None for _, variant in variants):
+                return
+            await asyncio.sleep(pause_s * (0.9 + 0.2 * random()))
+
+    @staticmethod
+    async def _who_has(variant: VariantRuntime) -> None:
+        """Asks all available backends at once; one that does not answer is left to its own probe."""
+
+        async def lacks(backend: BackendRuntime) -> bool:
+            try:
+                reply = await fetch(backend, b"GET", variant.path + b"/ready", timeout_s=_LEARN_TIMEOUT_S)
+            except UnreachableError:
+                return False
+            return reply.status != 200
+
+        backends = list(variant.pool.available)
+        answers = await asyncio.gather(*(lacks(backend) for backend in backends))
+        variant.lacking = frozenset(backend for backend, lacking in zip(backends, answers, strict=True) if lacking)
 
     async def _learn_one(self, variant: VariantRuntime) -> bool:
+        """Whether the model's configuration could be read."""
         for backend in variant.pool.available:
             with contextlib.suppress(UnreachableError, msgspec.MsgspecError):
                 reply = await fetch(backend, b"GET", variant.path + b"/config", timeout_s=_LEARN_TIMEOUT_S)

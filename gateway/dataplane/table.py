@@ -6,7 +6,7 @@ from gateway import errors
 from gateway.core.route import Evidence, Route, RouteTable, Shadow, Variant
 from gateway.core.split import pick, sticky_point, thresholds
 from gateway.dataplane.evidence import Draw, Keys
-from gateway.dataplane.pool import PoolRuntime, Pools
+from gateway.dataplane.pool import BackendRuntime, PoolRuntime, Pools
 from gateway.errors import Fault
 from gateway.http.head import RequestHead
 from gateway.telemetry.records import ShadowCounts, VariantCounts
@@ -28,11 +28,22 @@ class VariantRuntime:
     Attributes:
         path: `/v2/models/M` or `/v2/models/M/versions/V`.
         stamp: response fields that say who answered.
+        lacking: backends of the pool that do not have its model ready.
         sequences: whether its model keeps state over requests; None until its configuration is known.
         sequence_idle_s: after that long without a request Triton forgets a sequence.
     """
 
-    __slots__ = ("config", "counts", "path", "pinned_counts", "pool", "sequence_idle_s", "sequences", "stamp")
+    __slots__ = (
+        "config",
+        "counts",
+        "lacking",
+        "path",
+        "pinned_counts",
+        "pool",
+        "sequence_idle_s",
+        "sequences",
+        "stamp",
+    )
 
     def __init__(self, route: Route, config: Variant, pool: PoolRuntime, counters: "Counters") -> None:
         self.config = config
@@ -42,6 +53,7 @@ class VariantRuntime:
         self.path = f"/v2/models/{config.model}{f'/versions/{config.version}' if config.version else ''}".encode()
         self.stamp = f"x-sluice-route: {route.name}\r\nx-sluice-variant: {config.name}\r\n".encode()
         self.sequences: bool | None = None
+        self.lacking: frozenset[BackendRuntime] = frozenset()
         self.sequence_idle_s = 1.0
 
 

@@ -91,6 +91,7 @@ class Backend:
         script: default for requests without one.
         queue: scripts for the next requests, whatever those ask for.
         ready: what health probes are told.
+        has_model: what questions after a model are told.
         on_connect: reset new connections at once, never read from them, or serve.
         seen: inferences that arrived, oldest first.
         health_hangs: probes get no answer.
@@ -100,6 +101,7 @@ class Backend:
     script: Script = field(default_factory=Script)
     queue: deque[Script] = field(default_factory=deque)
     ready: bool = True
+    has_model: bool = True
     on_connect: Literal["serve", "reset", "ignore"] = "serve"
     seen: list[Seen] = field(default_factory=list)
     health_hangs: bool = False
@@ -237,7 +239,7 @@ class Backend:
     async def _plain(self, target: str, writer: asyncio.StreamWriter) -> bool:
         if self.health_hangs:
             await asyncio.Event().wait()
-        ok = self.ready or not target.endswith("/ready")
+        ok = self.ready if target == "/v2/health/ready" else self.has_model or not target.endswith("/ready")
         body = msgspec.json.encode({"name": "model", **self.config})
         writer.write(b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%b" % (200 if ok else 400, len(body), body))
         await writer.drain()
