@@ -62,7 +62,7 @@ def _add_operations(
         return PlainTextResponse(text, 200 if ready else 503)
 
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
-    async def all_metrics() -> Response:
+    async def all_metrics(request: Request) -> Response:
         """The metrics of all workers added up, for Prometheus."""
         snapshot = metrics.Snapshot(
             generation=control.current.number,
@@ -73,7 +73,8 @@ def _add_operations(
             incarnations=dict(ledger.incarnations()),
             version=version,
         )
-        return Response(metrics.render(snapshot, plane.families()), media_type=metrics.CONTENT_TYPE)
+        text, kind = metrics.render(snapshot, plane.families(), request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})
 
 
 def _add_error_handlers(app: FastAPI) -> None:

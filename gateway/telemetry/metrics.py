@@ -1,20 +1,22 @@
 """Every metric family of Sluice. Labels come from configuration and fixed sets, never from clients."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as OpenMetricsExemplar
 
 from gateway.core.histogram import BOUNDS_US, index
+from gateway.core.rollout_table import FINAL
 from gateway.core.route import Route
 from gateway.telemetry.ledger import Totals
-from gateway.telemetry.records import Outcome, WorkerReport
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from gateway.telemetry.records import Exemplar, Outcome, WorkerReport
 
 # Six of the recorded bounds per decade, so that counts are exact and the usual objectives (20, 50, 100 ms) are there.
 BUCKET_BOUNDS_US = tuple(us for us in BOUNDS_US if str(us).rstrip("0") in {"1", "14", "2", "315", "5", "71"})
@@ -43,11 +45,12 @@ class Snapshot:
     version: str
 
 
-def render(snapshot: Snapshot, more: Iterable[Metric] = ()) -> bytes:
-    """The text exposition of a snapshot."""
+def render(snapshot: Snapshot, more: Iterable[Metric] = (), accept: str = "") -> tuple[bytes, str]:
+    """A snapshot as a scraper wants it, and its content type: OpenMetrics, which has exemplars, or the plain text."""
+    encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(lambda: _families(snapshot, more)))
-    return generate_latest(registry)
+    registry.register(_Families(lambda: families(snapshot, more)))
+    return encode(registry), content_type
 
 
 class _Families(Collector):
@@ -61,8 +64,9 @@ class _Families(Collector):
         return ()
 
 
-def _families(snapshot: Snapshot, more: Iterable[Metric]) -> Iterator[Metric]:
-    yield from _requests(snapshot.totals)
+def families(snapshot: Snapshot, more: Iterable[Metric] = ()) -> Iterator[Metric]:
+    """Every family, those without samples too."""
+    yield from _requests(snapshot)
     yield from _shadows(snapshot.totals)
     yield from _backends(snapshot)
     yield from _routes(snapshot)
@@ -70,7 +74,8 @@ def _families(snapshot: Snapshot, more: Iterable[Metric]) -> Iterator[Metric]:
     yield from more
 
 
-def _requests(totals: Totals) -> Iterator[Metric]:
+def _requests(snapshot: Snapshot) -> Iterator[Metric]:
+    totals, exemplars = snapshot.totals, _newest(snapshot.live)
     by_variant = ["route", "variant"]
     requests = CounterMetricFamily("sluice_requests", "Inferences by how they ended.", labels=[*by_variant, "outcome"])
     codes = CounterMetricFamily("sluice_responses", "Answers by HTTP status.", labels=[*by_variant, "code"])
@@ -85,7 +90,7 @@ def _requests(totals: Totals) -> Iterator[Metric]:
             requests.add_metric([*key, outcome.name.lower()], row.outcomes[outcome])
         for status, count in sorted(row.statuses.items()):
             codes.add_metric([*key, str(status)], count)
-        duration.add_metric(key, *_histogram(row.latency, row.latency_us))
+        duration.add_metric(key, *_histogram(row.latency, row.latency_us, exemplars.get(key)))
         upstream.add_metric(key, row.upstream_us / 1e6)
         received.add_metric(key, row.request_bytes)
         sent.add_metric(key, row.response_bytes)
@@ -156,27 +161,39 @@ def _routes(snapshot: Snapshot) -> Iterator[Metric]:
     yield weights
 
 
+_Gauges = tuple[tuple[str, str, Callable[[WorkerReport], float]], ...]
+_OF_THE_NEWEST: _Gauges = (
+    ("sluice_worker_generation", "Generation the worker serves.", lambda r: r.generation),
+    ("sluice_worker_uptime_seconds", "Time since the worker started.", lambda r: r.uptime_s),
+    ("sluice_worker_draining", "1 while the worker drains.", lambda r: float(r.draining)),
+)
+_ADDED_UP: _Gauges = (
+    ("sluice_worker_connections", "Open client connections.", lambda r: r.connections),
+    ("sluice_worker_in_flight", "Requests under way.", lambda r: r.in_flight),
+    ("sluice_worker_buffered_bytes", "Bodies held in memory.", lambda r: r.buffered_bytes),
+    ("sluice_worker_resident_memory_bytes", "Resident memory.", lambda r: r.rss_bytes),
+)
+
+
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     up = GaugeMetricFamily("sluice_worker_up", "1 while the worker is connected.", labels=["worker"])
     starts = CounterMetricFamily("sluice_worker_starts", "Processes this slot has had.", labels=["worker"])
-    connected = {report.worker for report in snapshot.live}
+    slots: dict[int, list[WorkerReport]] = {}
+    for report in snapshot.live:  # two processes share a slot while one replaces the other
+        slots.setdefault(report.worker, []).append(report)
     for slot in range(snapshot.configured_workers):
-        up.add_metric([str(slot)], float(slot in connected))
+        up.add_metric([str(slot)], float(slot in slots))
         starts.add_metric([str(slot)], snapshot.incarnations.get(slot, 0))
     yield from (up, starts)
-    gauges: tuple[tuple[str, str, Callable[[WorkerReport], float]], ...] = (
-        ("sluice_worker_generation", "Generation the worker serves.", lambda r: r.generation),
-        ("sluice_worker_connections", "Open client connections.", lambda r: r.connections),
-        ("sluice_worker_in_flight", "Requests under way.", lambda r: r.in_flight),
-        ("sluice_worker_buffered_bytes", "Bodies held in memory.", lambda r: r.buffered_bytes),
-        ("sluice_worker_resident_memory_bytes", "Resident memory.", lambda r: r.rss_bytes),
-        ("sluice_worker_uptime_seconds", "Time since the worker started.", lambda r: r.uptime_s),
-        ("sluice_worker_draining", "1 while the worker drains.", lambda r: float(r.draining)),
-    )
-    for name, text, value in gauges:
+    for name, text, value in _OF_THE_NEWEST:
         family = GaugeMetricFamily(name, text, labels=["worker"])
-        for report in snapshot.live:
-            family.add_metric([str(report.worker)], value(report))
+        for slot, reports in slots.items():
+            family.add_metric([str(slot)], value(reports[-1]))
+        yield family
+    for name, text, value in _ADDED_UP:
+        family = GaugeMetricFamily(name, text, labels=["worker"])
+        for slot, reports in slots.items():
+            family.add_metric([str(slot)], sum(map(value, reports)))
         yield family
     info = GaugeMetricFamily("sluice_build_info", "Always 1.", labels=["version"])
     info.add_metric([snapshot.version], 1)
@@ -185,7 +202,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
 
 @dataclass(frozen=True, slots=True)
 class RolloutState:
-    """One running rollout for the metrics; `gates` are (gate, outcome, statistic, bound)."""
+    """One running rollout for the metrics; `gates` are (gate, outcome, statistic, bound, size of the effect)."""
 
     route: str
     candidate: str
@@ -193,7 +210,7 @@ class RolloutState:
     stage: int
     weight: float
     candidate_samples: float
-    gates: Sequence[tuple[str, str, float, float]]
+    gates: Sequence[tuple[str, str, float, float, float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +218,7 @@ class DeliverySnapshot:
     """What is known of progressive delivery at the moment of a scrape.
 
     Attributes:
+        routes: names of all routes.
         rollouts: running ones.
         finished: (route, final phase) -> how many since the controller started.
         accuracy: (route, variant) -> correct and wrong answers.
@@ -211,6 +229,7 @@ class DeliverySnapshot:
         events: delivered, failed attempts, given up.
     """
 
+    routes: Sequence[str]
     rollouts: Sequence[RolloutState]
     finished: Mapping[tuple[str, str], int]
     accuracy: Mapping[tuple[str, str], Sequence[float]]
@@ -233,19 +252,24 @@ def delivery_families(snapshot: DeliverySnapshot) -> Iterator[Metric]:
         "sluice_gate_evidence", "E-value that the candidate is worse.", labels=["route", "gate"]
     )
     bound = GaugeMetricFamily("sluice_gate_bound", "Evidence at which the gate fails.", labels=["route", "gate"])
+    effect = GaugeMetricFamily("sluice_gate_effect", "Size of the difference; drift: PSI.", labels=["route", "gate"])
     for rollout in snapshot.rollouts:
         key = [rollout.route, rollout.candidate]
         info.add_metric([*key, rollout.phase], 1)
         stage.add_metric(key, rollout.stage)
         weight.add_metric(key, rollout.weight / 100)
         seen.add_metric(key, rollout.candidate_samples)
-        for gate, outcome, statistic, limit in rollout.gates:
+        for gate, outcome, statistic, limit, size in rollout.gates:
             gates.add_metric([rollout.route, gate, outcome], 1)
             evidence.add_metric([rollout.route, gate], statistic)
             bound.add_metric([rollout.route, gate], limit)
-    yield from (info, stage, weight, seen, gates, evidence, bound)
+            if size is not None:
+                effect.add_metric([rollout.route, gate], size)
+    yield from (info, stage, weight, seen, gates, evidence, bound, effect)
     ended = CounterMetricFamily("sluice_rollouts_finished", "Rollouts by how they ended.", labels=["route", "phase"])
-    for found, count in snapshot.finished.items():
+    # Zeros first: an alert on the first abort of a route needs something that it increased from.
+    ends = {(route, phase.value): 0 for route in snapshot.routes for phase in sorted(FINAL)}
+    for found, count in {**ends, **snapshot.finished}.items():
         ended.add_metric(found, count)
     truth = CounterMetricFamily(
         "sluice_feedback_answers", "Answers with ground truth.", labels=["route", "variant", "result"]
@@ -277,9 +301,34 @@ def delivery_families(snapshot: DeliverySnapshot) -> Iterator[Metric]:
     yield events
 
 
-def _histogram(counts: Sequence[int], sum_us: int | None) -> tuple[list[tuple[str, float]], float]:
+def _newest(live: Sequence[WorkerReport]) -> dict[tuple[str, str], dict[int, Exemplar]]:
+    """The newest exemplar of each variant and exported bucket."""
+    found: dict[tuple[str, str], dict[int, Exemplar]] = {}
+    for report in live:
+        for exemplar in report.exemplars:
+            buckets = found.setdefault((exemplar.route, exemplar.variant), {})
+            i = bisect_left(BUCKET_BOUNDS_US, exemplar.latency_us)
+            if i not in buckets or buckets[i].at < exemplar.at:
+                buckets[i] = exemplar
+    return found
+
+
+_Bucket = tuple[str, float] | tuple[str, float, OpenMetricsExemplar]
+
+
+def _histogram(
+    counts: Sequence[int], sum_us: int | None, exemplars: Mapping[int, Exemplar] | None = None
+) -> tuple[list[_Bucket], float]:
     """Cumulative buckets and the sum in seconds; without a recorded sum, each count stands for its bucket's bound."""
     running = list(accumulate(counts))
-    buckets = [(repr(us / 1e6), float(running[index(us)])) for us in BUCKET_BOUNDS_US]
+    ends = [*((repr(us / 1e6), running[index(us)]) for us in BUCKET_BOUNDS_US), ("+Inf", running[-1])]
+    buckets: list[_Bucket] = [
+        (bound, float(count), _shown(exemplars[i])) if exemplars and i in exemplars else (bound, float(count))
+        for i, (bound, count) in enumerate(ends)
+    ]
     at_most_us = sum(count * us for count, us in zip(counts, (*BOUNDS_US, BOUNDS_US[-1]), strict=True))
-    return [*buckets, ("+Inf", float(running[-1]))], (at_most_us if sum_us is None else sum_us) / 1e6
+    return buckets, (at_most_us if sum_us is None else sum_us) / 1e6
+
+
+def _shown(exemplar: Exemplar) -> OpenMetricsExemplar:
+    return OpenMetricsExemplar({"trace_id": exemplar.trace_id}, exemplar.latency_us / 1e6, exemplar.at)

@@ -154,6 +154,16 @@ class BackendStatus(msgspec.Struct, kw_only=True):
     requests: int
 
 
+class Exemplar(msgspec.Struct, kw_only=True):
+    """One traced request that stands for its latency bucket; `at` is Unix time."""
+
+    route: str
+    variant: str
+    trace_id: str
+    latency_us: int
+    at: float
+
+
 class WorkerReport(msgspec.Struct, kw_only=True, tag="report"):
     """All that one worker knows, sent once a second.
 
@@ -163,6 +173,7 @@ class WorkerReport(msgspec.Struct, kw_only=True, tag="report"):
         generation: of the route table it serves.
         new_keys: increments, unlike everything else here.
         faults: answers made by the gateway itself, by (route or empty, fault code).
+        exemplars: the newest traced request of each variant and latency bucket.
     """
 
     worker: int
@@ -182,3 +193,4 @@ class WorkerReport(msgspec.Struct, kw_only=True, tag="report"):
     buffered_bytes: int
     retries: int
     rss_bytes: int
+    exemplars: list[Exemplar] = []

@@ -129,7 +129,7 @@ def _scrape(ledger: Ledger) -> dict[str, dict[tuple[tuple[str, str], ...], float
     route = Route(name="r", variants=(Variant(name="a", model="m", version="1", weight=100.0),))
     snapshot = Snapshot(4, (route,), ledger.totals(), ledger.reports(), 2, dict(ledger.incarnations()), "0")
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
-    for family in text_string_to_metric_families(render(snapshot).decode()):
+    for family in text_string_to_metric_families(render(snapshot)[0].decode()):
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return found

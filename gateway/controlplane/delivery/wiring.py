@@ -50,7 +50,9 @@ class Delivery:
         for run in self.rollouts.runs.values():
             record, verdict = run.record, run.verdict
             share = record.shares.get(max(record.shares, default=0))
-            gates = [(g.gate, g.outcome.value, g.statistic, g.bound) for g in verdict.gates] if verdict else []
+            gates = (
+                [(g.gate, g.outcome.value, g.statistic, g.bound, g.effect) for g in verdict.gates] if verdict else []
+            )
             rollouts.append(
                 RolloutState(
                     route=record.route,
@@ -63,6 +65,7 @@ class Delivery:
                 )
             )
         snapshot = DeliverySnapshot(
+            routes=[route.name for route in self.control.current.routes],
             rollouts=rollouts,
             finished=self.rollouts.finished,
             accuracy=self.desk.accuracy,
