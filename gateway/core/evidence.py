@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaln, logsumexp, xlog1py, xlogy
+from scipy.special import betaln, xlog1py, xlogy
 
 Floats = NDArray[np.float64]
 
@@ -37,8 +37,10 @@ def _log_likelihood(x: ArrayLike, n: ArrayLike, share: ArrayLike, ratios: Floats
     return total
 
 
-def _log_mean(values: Floats) -> Floats:
-    result: Floats = logsumexp(values, axis=-1) - np.log(values.shape[-1])
+def log_mean(logs: ArrayLike) -> Floats:
+    """Log of the mean of what `logs` are the logarithms of, over the last axis."""
+    values = np.asarray(logs, dtype=np.float64)
+    result: Floats = np.logaddexp.reduce(values, axis=-1) - np.log(values.shape[-1])
     return result
 
 
@@ -52,13 +54,13 @@ def log_worse(x: ArrayLike, n: ArrayLike, share: ArrayLike, *, tolerance: float 
         tolerance: the ratio that is not worse.
     """
     null = _log_likelihood(x, n, share, np.array([tolerance]))
-    return _log_mean(_log_likelihood(x, n, share, tolerance * WORSE) - null)
+    return log_mean(_log_likelihood(x, n, share, tolerance * WORSE) - null)
 
 
 def log_fine(x: ArrayLike, n: ArrayLike, share: ArrayLike, *, margin: float) -> Floats:
     """Log evidence against "at least `margin` times as likely to fail"; arguments as in `log_worse`."""
     null = _log_likelihood(x, n, share, np.array([margin]))
-    return _log_mean(_log_likelihood(x, n, share, margin * BETTER) - null)
+    return log_mean(_log_likelihood(x, n, share, margin * BETTER) - null)
 
 
 def ratio(x: ArrayLike, n: ArrayLike, share: ArrayLike) -> float | None:
@@ -77,7 +79,7 @@ def ratio_interval(x: ArrayLike, n: ArrayLike, share: ArrayLike, *, alpha: float
     the whole grid (1/1024 to 1024) against it reaches 1/alpha.
     """
     likelihood = _log_likelihood(x, n, share, _RATIOS)
-    kept = np.flatnonzero(_log_mean(likelihood) - likelihood < -np.log(alpha))
+    kept = np.flatnonzero(log_mean(likelihood) - likelihood < -np.log(alpha))
     low, high = int(kept[0]), int(kept[-1])
     return (
         float(_RATIOS[low - 1]) if low else 0.0,

@@ -9,19 +9,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
 
-from gateway.core.evidence import Floats
+from gateway.core.evidence import Floats, log_mean
 
 STAKES: Final[Floats] = np.array([0.01, 0.03, 0.1, 0.3, 0.6])
 """Parts of the largest stake at which a loss never ruins."""
 
 _RATES: Final[Floats] = np.array([0.0, 0.1, 0.25, 0.5, 0.75])
-
-
-def _log_mean(values: Floats) -> Floats:
-    result: Floats = logsumexp(values, axis=-1) - np.log(values.shape[-1])
-    return result
 
 
 def bet_above(objective: float, bad: ArrayLike, seen: ArrayLike) -> Floats:
@@ -42,7 +36,7 @@ def bet_above(objective: float, bad: ArrayLike, seen: ArrayLike) -> Floats:
 
 def log_wealth(stakes: ArrayLike) -> Floats:
     """Log of the mean wealth over the stakes (last axis)."""
-    return _log_mean(np.asarray(stakes, dtype=np.float64))
+    return log_mean(stakes)
 
 
 def log_rate_below(objective: float, bad: ArrayLike, seen: ArrayLike) -> Floats:
@@ -55,7 +49,7 @@ def log_rate_below(objective: float, bad: ArrayLike, seen: ArrayLike) -> Floats:
     lower = _RATES * objective
     with np.errstate(divide="ignore", invalid="ignore"):
         hit = np.where(bad > 0, bad * np.log(_RATES), 0.0)
-    return _log_mean(hit + good * (np.log1p(-lower) - np.log1p(-objective)))
+    return log_mean(hit + good * (np.log1p(-lower) - np.log1p(-objective)))
 
 
 def _log_bets(x: ArrayLike, y: ArrayLike, n: ArrayLike, share: ArrayLike, *, difference: float, sign: int) -> Floats:
@@ -71,7 +65,7 @@ def _log_bets(x: ArrayLike, y: ArrayLike, n: ArrayLike, share: ArrayLike, *, dif
         + y * np.log1p(stake * (-other - difference))
         + (n - x - y) * np.log1p(-stake * difference)
     )
-    return _log_mean(total.sum(axis=-2))
+    return log_mean(total.sum(axis=-2))
 
 
 def log_difference_above(

@@ -2,8 +2,7 @@
 
 import math
 
-from scipy.special import logsumexp
-
+from gateway.core.evidence import log_mean
 from gateway.core.evidence_bets import log_wealth
 from gateway.core.evidence_state import Evidence, gate_alpha, guardrail_counts
 from gateway.core.rollout_policy import Guardrails, RolloutPolicy
@@ -36,7 +35,7 @@ def judge_guardrails(evidence: Evidence, policy: RolloutPolicy, stage: Stage, ga
         (missed if seen and bad / seen > allowed else kept).append(text)
     samples = evidence.candidate.ended
     worst = max(logs, key=lambda name: logs[name], default="")
-    statistic = float(logsumexp(list(logs.values())) - math.log(len(logs))) if logs else 0.0
+    statistic = float(log_mean(list(logs.values()))) if logs else 0.0
     would_change = ""
     beyond = statistic >= math.log(bound)
     if beyond and evidence.by_key:

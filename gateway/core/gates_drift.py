@@ -2,9 +2,8 @@
 
 import math
 
-from scipy.special import logsumexp
-
 from gateway.core import drift
+from gateway.core.evidence import log_mean
 from gateway.core.evidence_state import Evidence, gate_alpha
 from gateway.core.gates_ratio import log_worse
 from gateway.core.rollout_policy import DriftGate, RolloutPolicy
@@ -24,7 +23,7 @@ def judge_drift(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: D
     checks = [evidence.checks.get(f"bin:{k}") for k in range(gate.bins)]
     logs = [log_worse(check.tallies, gate.tolerance_ratio) if check else 0.0 for check in checks]
     top = max(range(gate.bins), key=logs.__getitem__)
-    statistic = float(logsumexp(logs) - math.log(gate.bins))
+    statistic = float(log_mean(logs))
     size, distance = drift.psi(c, r, gate.bins), drift.ks(c, r, gate.bins)
     sizes = f"PSI {size:.3g}" + (f", KS {distance:.3g}" if gate.kind == "score" else "")
     would_change = ""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from gateway.core import evidence as tests
 from gateway.core.evidence_bets import log_rate_below
@@ -115,7 +114,7 @@ def _verdict(
     rate: float,
 ) -> GateVerdict:
     bound, pass_bound = 1 / gate_alpha(policy, name), 1 / policy.beta
-    worse = float(logsumexp([f.worse for f in found]) - math.log(len(found)))
+    worse = float(tests.log_mean([f.worse for f in found]))
     fine = min(f.fine for f in found)
     leading = max(found, key=lambda f: f.worse)
     weakest = min(found, key=lambda f: f.fine)
@@ -197,6 +196,6 @@ def _more_to_fail(
     n[:, -1] += more
     ahead = tests.log_worse(x, n, [t.share for t in tallies], tolerance=tolerance)
     others = [np.full(_LOOK_AHEAD, f.worse) for f in found if f is not leading]
-    together = logsumexp(np.stack([ahead, *others]), axis=0) - math.log(len(found))
+    together = tests.log_mean(np.stack([ahead, *others], axis=-1))
     enough = np.flatnonzero(together >= math.log(bound))
     return int(more[enough[0]]) if len(enough) else None
