@@ -146,7 +146,7 @@ def _read(path: Path, kind: type[F], where: str) -> F:
         raise ConfigError([f"{where}: {path} is larger than {_MAX_FILE >> 20} MiB"])
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError([f"{where}: {path}: {error}"]) from error
 
 

@@ -177,7 +177,7 @@ class Store:
                 yield connection
         except SQLAlchemyError as error:
             raise StoreError(_explain(error, self._where)) from error
-        except (msgspec.DecodeError, TypeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
             raise StoreError(f"the store {self._where} holds what this version cannot read: {error}") from error
 
 

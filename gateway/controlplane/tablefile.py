@@ -32,5 +32,5 @@ def read(path: Path) -> RouteTable | None:
     """The table in the file; None without one, or with one that this version cannot read."""
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=RouteTable)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None

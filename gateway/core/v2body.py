@@ -33,8 +33,8 @@ class _Body(_Flags):
     parameters: _Flags | msgspec.UnsetType = msgspec.UNSET
 
 
-# Nesting beyond the interpreter's stack is no msgspec error.
-_UNREADABLE = (msgspec.MsgspecError, RecursionError)
+# Bytes that are no UTF-8 and nesting beyond the stack raise errors that are not msgspec's.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _body = msgspec.json.Decoder(_Body)
 _top = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parameters = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -126,7 +126,7 @@ class LocalExchange:
             answer = await self._answer(body)
         except UnreachableError as error:
             answer = _fault(errors.NO_BACKEND.but(str(error)))
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             answer = _fault(errors.UPSTREAM_INVALID.but("the backend's answer is not the JSON it should be"))
         finally:
             service.local_in_flight -= 1

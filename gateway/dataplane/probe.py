@@ -115,7 +115,7 @@ class Prober:
     async def _learn_one(self, variant: VariantRuntime) -> bool:
         """Whether the model's configuration could be read."""
         for backend in variant.pool.available:
-            with contextlib.suppress(UnreachableError, msgspec.MsgspecError):
+            with contextlib.suppress(UnreachableError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 reply = await fetch(backend, b"GET", variant.path + b"/config", timeout_s=_LEARN_TIMEOUT_S)
                 if reply.status != 200:
                     continue

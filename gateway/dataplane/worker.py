@@ -61,7 +61,7 @@ class Worker:
             self._plane.publish(msgspec.msgpack.decode(path.read_bytes(), type=RouteTable))
         except FileNotFoundError:
             return
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             _LOG.error("cannot read the last route table %s (%s); waiting for the controller", path, error)
 
     def _report(self) -> WorkerReport:

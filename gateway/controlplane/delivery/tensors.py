@@ -55,7 +55,7 @@ def decode(answer: Answer) -> list[Tensor]:
     at = answer.header_length if answer.header_length >= 0 else len(body)
     try:
         parsed = _decoder.decode(body[:at])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"the answer's JSON makes no sense: {error}") from error
     tensors = []
     for output in parsed.outputs:
