@@ -153,7 +153,7 @@ def absorb(evidence: Evidence, block: Block, policy: RolloutPolicy) -> Evidence:
             assigned=_assigned(evidence.assigned, block, seen.get("assigned", (0.0, 0.0))),
             feedback=_differ(evidence.feedback, block, *known, share=block.share),
         )
-    gate = policy.gates.shadow
+    gate = policy.shadow_gate
     noise = gate.noise_share if gate is not None else 0.0
     c, r = block.candidate, block.reference
     after = replace(
@@ -174,7 +174,7 @@ def absorb(evidence: Evidence, block: Block, policy: RolloutPolicy) -> Evidence:
 
 def gate_alpha(policy: RolloutPolicy, name: str) -> float:
     """A gate's part of alpha: its weight over the weights of all gates that count."""
-    gates = {gate: getattr(policy.gates, gate) for gate in GATES}
+    gates = {gate: getattr(policy.gates, gate) for gate in GATES} | {"shadow": policy.shadow_gate}
     weights = {gate: g.alpha_weight for gate, g in gates.items() if g is not None and (not g.dry_run or gate == name)}
     return policy.alpha * float(weights.get(name, 1.0)) / float(sum(weights.values()) or 1.0)
 

@@ -9,7 +9,7 @@ from gateway.core.gates_absolute import judge_guardrails
 from gateway.core.gates_difference import SHARE_BOUND, judge_accuracy, judge_shadow
 from gateway.core.gates_drift import judge_drift
 from gateway.core.gates_ratio import judge_errors, judge_latency
-from gateway.core.rollout_policy import RolloutPolicy, ShadowGate
+from gateway.core.rollout_policy import RolloutPolicy
 from gateway.core.rollout_stages import Stage
 from gateway.core.verdict import GateVerdict, Outcome, Verdict, together
 
@@ -35,7 +35,7 @@ def judge(evidence: Evidence, policy: RolloutPolicy, stage: Stage) -> Verdict:
         found += [_spoilt(gate, mismatch) for gate in relative] if mismatch else relative
     if gates.guardrails is not None and stage.weight > 0:
         found.append(judge_guardrails(evidence, policy, stage, gates.guardrails))
-    shadow = gates.shadow or (ShadowGate(noise_share=0.0) if policy.strategy in {"shadow", "blue_green"} else None)
+    shadow = policy.shadow_gate
     if shadow is not None and stage.shadow > 0:
         found.append(judge_shadow(evidence, policy, stage, shadow))
     samples = evidence.candidate.assigned if stage.weight > 0 else evidence.candidate.shadow_compared

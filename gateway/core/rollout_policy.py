@@ -134,7 +134,8 @@ class OutputRule:
 
     Attributes:
         output: tensor name, or `*` for every output without a rule of its own.
-        rule: exact | close (atol and rtol) | argmax | top_k (same set of k) | cosine (per row).
+        rule: exact | close (atol and rtol) | argmax | top_k (same set of k) | cosine (per row) | shape (nothing but
+            shape, datatype and NaN, which every rule looks at).
         atol: absolute tolerance of `close`.
         rtol: relative tolerance of `close`.
         k: of `top_k`.
@@ -145,7 +146,7 @@ class OutputRule:
     __pydantic_config__: ClassVar = STRICT
 
     output: Annotated[str, Len(1, 200)] = "*"
-    rule: Literal["exact", "close", "argmax", "top_k", "cosine"] = "close"
+    rule: Literal["exact", "close", "argmax", "top_k", "cosine", "shape"] = "close"
     atol: Annotated[float, Ge(0)] = 1e-3
     rtol: Annotated[float, Ge(0)] = 1e-3
     k: Annotated[int, Ge(1), Le(10_000)] = 5
@@ -324,6 +325,17 @@ class RolloutPolicy:
     rollback_window_s: Seconds = 3600.0
     unload_old: bool = True
     hooks: Annotated[tuple[Hook, ...], Len(0, 50)] = ()
+
+    @property
+    def shadow_gate(self) -> ShadowGate | None:
+        """How mirrored requests are judged.
+
+        Strategies that live on mirrored requests judge them even when nothing was said: that copies are answered at
+        all, with the same shapes, datatypes and no NaN. That the values agree is not asked of a new version unasked.
+        """
+        if self.gates.shadow is None and self.strategy in {"shadow", "blue_green"}:
+            return ShadowGate(rules=(OutputRule(rule="shape"),), noise_share=0.0)
+        return self.gates.shadow
 
 
 def problems(policy: RolloutPolicy) -> Iterator[tuple[str, str]]:

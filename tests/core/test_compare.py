@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from gateway.core.compare import Comparison, Tensor, compare
 from gateway.core.rollout_policy import OutputRule
 
-RULES: tuple[Any, ...] = ("exact", "close", "argmax", "top_k", "cosine")
+RULES: tuple[Any, ...] = ("exact", "close", "argmax", "top_k", "cosine", "shape")
 GOOD = np.array([[0.1, 0.7, 0.2], [0.6, 0.3, 0.1]], dtype=np.float32)
 
 
@@ -137,6 +137,12 @@ def test_cosine_of_zero_and_huge_rows() -> None:
     assert judge([[0.0, 0.0]], [[0.0, 0.0]], rule="cosine").agree
     assert not judge([[0.0, 0.0]], [[1.0, 0.0]], rule="cosine").agree
     assert judge([[1e200, 1e200]], [[1e200, 1e200]], rule="cosine").agree
+
+
+def test_shape_asks_nothing_of_the_values() -> None:
+    """Other numbers and other words agree as long as shape, datatype and NaN do."""
+    assert judge(GOOD, GOOD * -7, rule="shape").agree
+    assert judge(np.array([b"a"], dtype=object), np.array([b"b"], dtype=object), rule="shape").agree
 
 
 def test_long_values_are_cut() -> None:

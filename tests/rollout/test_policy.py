@@ -94,3 +94,13 @@ def test_a_policy_survives_the_store() -> None:
     """Encoded and decoded it is the same policy."""
     policy = RolloutPolicy(gates=Gates(drift=DriftGate(output="y"), shadow=ShadowGate()))
     assert msgspec.json.decode(msgspec.json.encode(policy), type=RolloutPolicy) == policy
+
+
+def test_strategies_on_mirrored_requests_judge_them_unasked() -> None:
+    """Shadow and blue-green ask at least for answers of the same shape; others only what they were told to."""
+    implied = RolloutPolicy(strategy="blue_green").shadow_gate
+    assert implied is not None
+    assert (implied.rules[0].rule, implied.noise_share) == ("shape", 0.0)
+    assert RolloutPolicy().shadow_gate is None
+    own = ShadowGate(max_disagreement=0.02)
+    assert RolloutPolicy(strategy="shadow", gates=Gates(shadow=own)).shadow_gate == own
