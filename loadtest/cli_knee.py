@@ -16,7 +16,7 @@ from loadtest.execute import Options, execute
 from loadtest.locust_process import Workers
 from loadtest.overhead import stub
 from loadtest.plan import Arm
-from loadtest.scenario import Scenario, Steady
+from loadtest.scenario import Scenario, Steady, changed
 
 
 class KneeReport(msgspec.Struct, frozen=True):
@@ -136,11 +136,9 @@ def ceiling(
 
 def _at(base: Scenario, rate: float, seconds: float, connections: int | None) -> Scenario:
     """The scenario at one steady open rate."""
-    return Scenario.model_validate(
-        base.model_dump()
-        | {"arrivals": "open", "warmup_s": 1.0, "shape": {"kind": "steady", "level": rate, "duration_s": seconds}}
-        | ({"connections": connections} if connections else {})
-    )
+    shape = {"kind": "steady", "level": rate, "duration_s": seconds}
+    more = {"connections": connections} if connections else {}
+    return changed(base, arrivals="open", warmup_s=1.0, shape=shape, **more)
 
 
 def _probe(result: results.Result, rate: float) -> kneeing.Probe:

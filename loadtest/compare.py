@@ -5,20 +5,29 @@ never single requests. Two parts of one run (arms that took turns, variants that
 belong together and are resampled as pairs, which takes slow changes of the machine out of the comparison.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import warnings
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import sparse, stats
 
 from loadtest import histogram
 from loadtest.summary import Cell
 
 MIN_SLICES: Final = 8
 CONFIDENCE: Final = 0.95
+METRICS: Final = (
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "latency_mean_ms",
+    "rate_per_s",
+    "error_rate",
+)
+_QUANTILES: Final = (0.5, 0.9, 0.99)
 _RESAMPLES: Final = 2000
 _BATCH: Final = 200
 
@@ -69,12 +78,24 @@ def compare(a: Side, b: Side, *, paired: bool, seed: int = 0) -> Comparison:
         both = min(len(a.slices), len(b.slices))
         a, b = (Side(s.name, s.cells, s.slices[:both], s.slice_s) for s in (a, b))
     sides = _counts(a), _counts(b)
-    metrics: list[tuple[str, _Metric]] = [
-        *((f"latency_p{round(100 * q)}_ms", partial(_quantile, q=q)) for q in (0.5, 0.9, 0.99)),
-        ("latency_mean_ms", _mean),
-        ("rate_per_s", _rate),
-        ("error_rate", _error_rate),
-    ]
+    rows = np.arange(len(a.slices)), np.arange(len(b.slices))
+    values = [_metrics(side, index) for side, index in zip(sides, rows, strict=True)]
+
+    def contrasts(rows_a: _Index, rows_b: _Index, axis: int = -1) -> _Floats:
+        # scipy draws along the last axis, which is the one that the metrics reduce.
+        return _contrast(*(_metrics(s, np.moveaxis(r, axis, -1)) for s, r in zip(sides, (rows_a, rows_b), strict=True)))
+
+    low = high = np.full(len(METRICS), np.nan)
+    if min(map(len, rows)) >= MIN_SLICES:
+        with warnings.catch_warnings():
+            # A metric that one side does not have gives no interval; that is said by leaving it unknown.
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            interval = stats.bootstrap(
+                rows, contrasts, vectorized=True, paired=paired, n_resamples=_RESAMPLES, batch=_BATCH,
+                confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
+            ).confidence_interval  # fmt: skip
+        low, high = interval.low, interval.high
+    found = zip(METRICS, *values, _contrast(*values), low, high, strict=True)
     return Comparison(
         a=a.name,
         b=b.name,
@@ -82,20 +103,17 @@ def compare(a: Side, b: Side, *, paired: bool, seed: int = 0) -> Comparison:
         slices_a=len(a.slices),
         slices_b=len(b.slices),
         paired=paired,
-        lines=[_line(name, metric, sides, paired, seed) for name, metric in metrics],
+        lines=[_line(name, *map(float, numbers)) for name, *numbers in found],
     )
 
 
 class _Counts(msgspec.Struct, frozen=True):
     """Counts of one side, a row for each slice."""
 
-    middles_ms: NDArray[np.float64]
-    latency: _Floats
+    middles_ms: _Floats
+    latency: sparse.csr_array
     errors: _Floats
     slice_s: float
-
-
-_Metric = Callable[[_Counts, _Index], _Floats]
 
 
 def _counts(side: Side) -> _Counts:
@@ -105,67 +123,49 @@ def _counts(side: Side) -> _Counts:
             by_slice[cell.slice].append(cell)
     middles, latency = histogram.dense(histogram.merge(c.latency for c in cells) for cells in by_slice.values())
     errors = np.array([sum(sum(c.errors.values()) for c in cells) for cells in by_slice.values()], dtype=np.float64)
-    # Floats, though they are counts: only for floats is a matrix product fast.
-    return _Counts(middles / 1000, latency.astype(np.float64), errors, side.slice_s)
+    return _Counts(middles / 1000, sparse.csr_array(latency, dtype=np.float64), errors, side.slice_s)
 
 
-def _totals(counts: _Counts, rows: _Index) -> tuple[_Floats, _Floats]:
-    """Latency histogram [..., buckets] and errors [...] of each drawing of slices in `rows` [..., drawn]."""
-    weights = np.zeros((*rows.shape[:-1], len(counts.errors)))
-    drawings = weights.reshape(-1, weights.shape[-1])
-    np.add.at(drawings, (np.arange(len(drawings))[:, None], rows.reshape(len(drawings), -1)), 1)
-    return weights @ counts.latency, weights @ counts.errors
+def _metrics(counts: _Counts, rows: _Index) -> _Floats:
+    """METRICS [metrics, ...] of each drawing of slices in `rows` [..., drawn]."""
+    drawings = rows.reshape(-1, rows.shape[-1])
+    weights = np.zeros((len(drawings), len(counts.errors)))
+    np.add.at(weights, (np.arange(len(drawings))[:, None], drawings), 1)
+    # Sparse: a slice uses few of the buckets, and a dense product would start threads on a machine that is busy.
+    latency, bad = np.asarray(weights @ counts.latency), weights @ counts.errors
+    good = latency.sum(axis=-1)
+    cumulative = np.cumsum(latency, axis=-1)
+    found = [_quantile(counts.middles_ms, cumulative, good, q) for q in _QUANTILES]
+    found += [
+        _over(latency @ counts.middles_ms, good),
+        good / (rows.shape[-1] * counts.slice_s),
+        _over(bad, bad + good),
+    ]
+    return np.stack(found).reshape(len(METRICS), *rows.shape[:-1])
 
 
-def _quantile(counts: _Counts, rows: _Index, q: float) -> _Floats:
-    cumulative = np.cumsum(_totals(counts, rows)[0], axis=-1)
-    if not counts.middles_ms.size:
-        return np.full(rows.shape[:-1], np.nan)
-    total = cumulative[..., -1:]
-    found = counts.middles_ms[(cumulative >= np.maximum(1.0, np.ceil(q * total))).argmax(axis=-1)]
-    known: _Floats = np.where(total[..., 0] > 0, found, np.nan)
+def _quantile(middles: _Floats, cumulative: _Floats, good: _Floats, q: float) -> _Floats:
+    if not middles.size:
+        return np.full_like(good, np.nan)
+    first = (cumulative >= np.maximum(1.0, np.ceil(q * good))[:, None]).argmax(axis=-1)
+    known: _Floats = np.where(good > 0, middles[first], np.nan)
     return known
-
-
-def _mean(counts: _Counts, rows: _Index) -> _Floats:
-    latency = _totals(counts, rows)[0]
-    return _over(latency @ counts.middles_ms, latency.sum(axis=-1))
-
-
-def _rate(counts: _Counts, rows: _Index) -> _Floats:
-    return _totals(counts, rows)[0].sum(axis=-1) / (rows.shape[-1] * counts.slice_s)
-
-
-def _error_rate(counts: _Counts, rows: _Index) -> _Floats:
-    latency, bad = _totals(counts, rows)
-    return _over(bad, bad + latency.sum(axis=-1))
 
 
 def _over(numerator: _Floats, denominator: _Floats) -> _Floats:
     return np.divide(numerator, denominator, out=np.full_like(denominator, np.nan), where=denominator > 0)
 
 
-def _line(name: str, metric: _Metric, sides: tuple[_Counts, _Counts], paired: bool, seed: int) -> Line:
-    difference = name == "error_rate"
+def _contrast(a: _Floats, b: _Floats) -> _Floats:
+    """Ratios of the metrics, and the difference of the last, the error rate."""
+    return np.concatenate([_over(a[:-1], b[:-1]), a[-1:] - b[-1:]])
 
-    def contrast(rows_a: _Index, rows_b: _Index, axis: int = -1) -> _Floats:
-        # scipy draws along the last axis, which is the one our metrics reduce.
-        x, y = metric(sides[0], np.moveaxis(rows_a, axis, -1)), metric(sides[1], np.moveaxis(rows_b, axis, -1))
-        return x - y if difference else _over(x, y)
 
-    rows_a, rows_b = (np.arange(len(side.errors)) for side in sides)
-    a, b = float(metric(sides[0], rows_a)), float(metric(sides[1], rows_b))
-    ratio = float(contrast(rows_a, rows_b))
-    low = high = float("nan")
-    if min(len(rows_a), len(rows_b)) >= MIN_SLICES and np.isfinite(ratio):
-        interval = stats.bootstrap(
-            (rows_a, rows_b), contrast, vectorized=True, paired=paired, n_resamples=_RESAMPLES, batch=_BATCH,
-            confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
-        ).confidence_interval  # fmt: skip
-        low, high = float(interval.low), float(interval.high)
+def _line(name: str, a: float, b: float, ratio: float, low: float, high: float) -> Line:
+    neutral = 0.0 if name == METRICS[-1] else 1.0
     return Line(
         metric=name, a=_known(a), b=_known(b), ratio=_known(ratio), low=_known(low), high=_known(high),
-        finding=_finding(low, high, 0.0 if difference else 1.0),
+        finding=_finding(low, high, neutral),
     )  # fmt: skip
 
 

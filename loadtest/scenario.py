@@ -1,10 +1,11 @@
 """The scenario file: which requests are sent, how many, when, and what must hold. Frozen; unknown keys are errors."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from loadtest import shapes
+from loadtest.errors import UsageError
 from loadtest.objectives import DEFAULT_OBJECTIVES, Objective
 from loadtest.v2body import DATATYPES
 
@@ -197,7 +198,11 @@ _LEVELS = frozenset({"level", "levels", "start", "end", "base", "peak"})
 
 
 def resized(scenario: Scenario, *, peak: float | None = None, duration_s: float | None = None) -> Scenario:
-    """The scenario with its shape stretched to another peak level or length; proportions stay."""
+    """The scenario with its shape stretched to another peak level or length; proportions stay.
+
+    Raises:
+        UsageError: the result is not a valid scenario, as when the warm-up would take all of it.
+    """
     curve = scenario.shape.curve()
     level = peak / curve.peak if peak is not None else 1.0
     time = duration_s / curve.duration_s if duration_s is not None else 1.0
@@ -205,7 +210,21 @@ def resized(scenario: Scenario, *, peak: float | None = None, duration_s: float 
         key: value if key == "kind" else _times(value, level if key in _LEVELS else time)
         for key, value in scenario.shape.model_dump().items()
     }
-    return Scenario.model_validate(scenario.model_dump() | {"shape": shape})
+    return changed(scenario, shape=shape)
+
+
+def changed(scenario: Scenario, **values: Any) -> Scenario:
+    """The scenario with other values, checked as a whole again.
+
+    Raises:
+        UsageError: the result is not a valid scenario.
+    """
+    try:
+        return Scenario.model_validate(scenario.model_dump() | values)
+    except ValidationError as e:
+        problem = e.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise UsageError(f"scenario {scenario.name}: {where}{': ' if where else ''}{problem['msg']}") from None
 
 
 def _times(value: float | tuple[float, ...], factor: float) -> float | tuple[float, ...]:

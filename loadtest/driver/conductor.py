@@ -41,14 +41,15 @@ class Conductor:
         if report.last:
             self._done.add(report.index)
 
-    def over(self) -> bool:
-        """Whether nothing more is to be expected."""
+    def over(self, *, silent: int) -> bool:
+        """Whether nothing more is to be expected; `silent` workers have stopped to send heartbeats."""
         if len(self._done) >= self._workers:
             return True
         if not self._begun_at:
             return self._clock() > self._created + _START_GRACE_S
-        worst = self._plan.curve.duration_s + BACKLOG_S + self._plan.timeout_s + _REPORT_GRACE_S
-        return self._clock() > self._begun_at + worst
+        worst = self._plan.curve.duration_s + BACKLOG_S + self._plan.timeout_s
+        grace = 0.0 if len(self._done) + silent >= self._workers else _REPORT_GRACE_S
+        return self._clock() > self._begun_at + worst + grace
 
     def outcome(self) -> Outcome:
         """The result of the run."""

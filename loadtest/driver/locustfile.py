@@ -13,7 +13,7 @@ import gevent
 import msgspec
 from locust import FastHttpUser, LoadTestShape, events, task
 from locust.event import EventHook
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest.driver import messages
 from loadtest.driver.conductor import Conductor, write_outcome, write_progress
@@ -62,10 +62,14 @@ class PlannedShape(LoadTestShape):
             descriptor = os.environ.get(messages.PROGRESS_VARIABLE)
             if progress and descriptor:
                 write_progress(int(descriptor), progress)
-            if conductor.over():
+            if conductor.over(silent=_silent_workers()):
                 write_outcome(Path(os.environ[messages.OUTCOME_VARIABLE]), conductor.outcome())
                 return None
         return plan.users, plan.users
+
+
+def _silent_workers() -> int:
+    return len(_Process.runner.clients.missing) if isinstance(_Process.runner, MasterRunner) else 0
 
 
 def _on_init(runner: Any, **_: Any) -> None:

@@ -1,0 +1,119 @@
+"""Load on a real Triton, directly and through the gateway."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.localtriton.server import LocalTriton
+from loadtest import triton_stats
+from loadtest.errors import UnreachableError
+from loadtest.execute import Options, execute
+from loadtest.locust_process import Workers
+from loadtest.plan import Arm
+from loadtest.results import Result
+from loadtest.scenario import changed, resized
+from loadtest.scenario_file import load_scenario, parse_scenario
+from tests.triton.gateway import route, serving
+
+
+def drive(name: str, *arms: Arm, users: float = 4, seconds: float = 4, **options: object) -> Result:
+    """A built-in scenario in short, judged by its error rate alone: the machine of a test proves no latency."""
+    scenario = changed(resized(load_scenario(name), peak=users, duration_s=seconds), warmup_s=1.0)
+    scenario = changed(scenario, objectives=[{"metric": "error_rate", "below": 0.01}])
+    return execute(scenario, Options(arms=list(arms), **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["digits-json", "digits-binary", "digits-batches", "digits-sticky"])
+def test_digits_on_triton(name: str, digits_triton: LocalTriton) -> None:
+    """Every form of the digits scenarios is accepted by a real Triton without an error, and its batches are counted."""
+    result = drive(name, Arm("triton", digits_triton.http_url))
+    whole = result.groups[0]
+    assert whole.errors == 0
+    assert whole.requests > 100
+    assert result.verdict in {"pass", "inconclusive"}
+    assert result.batch_sizes is not None
+    sent = sum(sum(c.latency.values()) for c in result.cells)
+    items = sum(c.items for c in result.cells)
+    # Triton counts inferences by item; the run is the only client of this server.
+    assert result.batch_sizes.requests["digits:2"] == items >= sent
+    formed = result.batch_sizes.executions["digits:2"]
+    assert sum(size * count for size, count in formed.items()) == items
+
+
+def test_open_arrivals_on_triton_with_two_processes(digits_triton: LocalTriton) -> None:
+    """Open arrivals of a mix of encodings reach Triton at the rate asked for, from two Locust processes."""
+    result = drive(
+        "digits-open", Arm("triton", digits_triton.http_url), users=200, seconds=4, workers=Workers(processes=2)
+    )
+    assert result.groups[0].errors == 0
+    assert {g.where for g in result.groups} >= {"arm=triton,request=digit-json", "arm=triton,request=digit-binary"}
+    assert result.offered_per_s == {"triton": pytest.approx(200)}
+    assert result.groups[0].rate_per_s == pytest.approx(200, rel=0.15)
+
+
+def test_gateway_against_triton_in_one_run(digits_triton: LocalTriton, tmp_path: Path) -> None:
+    """The same load through the gateway and directly, in turns: no errors, variants told apart, shares as routed."""
+    routes = [route("digits", "digits", 70, 30)]
+    with serving(tmp_path, [digits_triton.http_url], routes, workers=1) as gateway:
+        arms = [Arm("gateway", gateway.url), Arm("direct", digits_triton.http_url)]
+        result = drive("digits-binary", *arms, seconds=18, arm_slice_s=1.0, stats_url=digits_triton.http_url)
+    assert [g.errors for g in result.groups if "," not in g.where] == [0, 0]
+    rates = {g.where: g.requests for g in result.groups}
+    first, second = rates["arm=gateway,variant=v1"], rates["arm=gateway,variant=v2"]
+    share, n = second / (first + second), first + second
+    assert abs(share - 0.3) < 4 * (0.3 * 0.7 / n) ** 0.5
+    assert result.comparison is not None
+    assert (result.comparison.a, result.comparison.b) == ("gateway", "direct")
+    assert result.comparison.lines[0].ratio is not None
+
+
+SEQUENCES = """\
+name: sequences
+shape: {{kind: steady, level: 3, duration_s: 4}}
+warmup_s: 0
+requests:
+  - name: chain
+    model: {model}
+    input: synthetic
+    tensors: [{{name: VALUE, datatype: INT32, shape: [1], low: 1, high: 9}}]
+    sequence: {{length: 4, ids: {ids}}}
+objectives: [{{metric: error_rate, below: 0.05}}]
+"""
+
+
+@pytest.mark.parametrize(("model", "ids"), [("accumulate", "numeric"), ("accumulate_text", "string")])
+def test_sequences_on_a_stateful_model(model: str, ids: str, triton: LocalTriton) -> None:
+    """A model that refuses anything but proper sequences accepts ours, with numeric and with string ids."""
+    scenario = parse_scenario(SEQUENCES.format(model=model, ids=ids), source="sequences")
+    result = execute(scenario, Options(arms=[Arm("triton", triton.http_url)]))
+    assert result.groups[0].errors == 0
+    assert result.groups[0].requests > 20
+
+
+def test_half_precision_tensors_on_triton(triton: LocalTriton) -> None:
+    """Synthetic FP16 tensors reach a model that takes them."""
+    text = """
+name: half
+shape: {kind: steady, level: 2, duration_s: 3}
+requests:
+  - name: half
+    model: half
+    input: synthetic
+    batch: 4
+    tensors: [{name: X, datatype: FP16, shape: [4]}]
+"""
+    result = execute(parse_scenario(text, source="half"), Options(arms=[Arm("triton", triton.http_url)]))
+    assert result.groups[0].errors == 0
+    assert result.groups[0].items_per_s == pytest.approx(4 * result.groups[0].rate_per_s)
+
+
+def test_a_model_that_is_not_there_is_named(digits_triton: LocalTriton) -> None:
+    """A scenario for a model that the server does not have starts nothing and says which."""
+    with pytest.raises(UnreachableError, match="model minilm is not ready"):
+        drive("sentences", Arm("triton", digits_triton.http_url))
+
+
+def test_statistics_that_a_server_does_not_give_are_said_to_be_missing(digits_triton: LocalTriton) -> None:
+    """Unknown statistics are an error with a reason, for the run to note."""
+    with pytest.raises(ValueError, match="no statistics of nothing"):
+        triton_stats.snapshot(digits_triton.http_url, ["nothing"])
