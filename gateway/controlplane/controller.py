@@ -15,17 +15,21 @@ import uvloop
 
 from gateway.boot import ControllerBoot
 from gateway.controlplane import api
-from gateway.controlplane.auth import read_token
+from gateway.controlplane.auth import Access
 from gateway.controlplane.control import Control
 from gateway.controlplane.delivery import wiring
 from gateway.controlplane.fleet import TIMEOUT_S, Fleet
 from gateway.controlplane.hub import Hub
+from gateway.controlplane.operations import Operations
 from gateway.controlplane.store import Store, WriterLock
+from gateway.controlplane.tlsfile import AdminTls
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.logs import logger
 
 _MAX_CONNECTIONS = 512
 _STOP_S = 3
+_LOOK_S = 1.0
+_FIRST_TABLE_S = 5.0
 _log = logger("controller")
 
 
@@ -36,6 +40,18 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leaves signals alone."""
         yield
+
+
+async def _keep_fresh(access: Access, certificates: AdminTls) -> None:
+    """Takes in tokens and certificates that changed, once a second, and at once when the supervisor says so."""
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), _LOOK_S)
+        access.renew(told.is_set())
+        certificates.renew(told.is_set())
+        told.clear()
 
 
 def run(boot: ControllerBoot) -> int:
@@ -49,7 +65,7 @@ async def _run(boot: ControllerBoot) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     config = boot.config
     state_dir = Path(config.state_dir)
-    token = read_token(Path(config.admin.token_file)) if config.admin.token_file else ""
+    access = Access(config.admin)
     lock = WriterLock(state_dir)
     store = Store(config.store, state_dir)
     ledger = Ledger()
@@ -69,7 +85,8 @@ async def _run(boot: ControllerBoot) -> int:
         await plane.rollouts.resume()
         await hub.start(socket.socket(fileno=boot.control_fd))
         tasks = plane.start()
-        app = api.build(control, ledger, plane, workers=config.workers, token=token)
+        operations = Operations(control, config, boot.check)
+        app = api.build(control, ledger, plane, operations, workers=config.workers, access=access)
         settings = uvicorn.Config(
             app,
             log_config=None,
@@ -80,13 +97,20 @@ async def _run(boot: ControllerBoot) -> int:
             server_header=False,
             headers=[("x-sluice-api", "1")],  # so that a client can tell it from any other port
         )
+        settings.load()
+        certificates = AdminTls(config.admin.tls)
+        settings.ssl = certificates.context
         server = _Server(settings)
         serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=boot.admin_fd)]))
+        # Who is told that Sluice is ready may ask at once.
+        await hub.all_serve(config.workers, control.current.number, _FIRST_TABLE_S)
+        fresh = asyncio.create_task(_keep_fresh(access, certificates))
         os.write(boot.ready_fd, b"1")
         _log.info("controller serves", generation=control.current.number)
         await stop.wait()
         server.should_exit = True
         await serving
+        tasks.append(fresh)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -89,15 +89,23 @@ class Hub:
 
     async def applied(self, generation: int, within_s: float) -> list[int]:
         """Waits until every connected worker serves `generation` or a later one; returns the slots that do not."""
+
+        def late() -> list[int]:
+            return [session.worker for session in self.sessions if session.generation < generation]
+
+        await self._until(lambda: not late(), within_s)
+        return late()
+
+    async def all_serve(self, workers: int, generation: int, within_s: float) -> None:
+        """Waits, at most so long, until as many workers as there should be serve `generation` or a later one."""
+        await self._until(lambda: sum(s.generation >= generation for s in self.sessions) >= workers, within_s)
+
+    async def _until(self, condition: Callable[[], bool], within_s: float) -> None:
         deadline = self._clock() + within_s
-        while late := [s.worker for s in self.sessions if s.generation < generation]:
-            left = deadline - self._clock()
-            if left <= 0:
-                return late
+        while not condition() and (left := deadline - self._clock()) > 0:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left)
-        return []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = Session(writer, last_seen=self._clock())

@@ -90,7 +90,7 @@ class Effects:
             # A later step's weights are in force already: this effect was done before a crash.
             return route if route.epoch > effect.epoch else with_weights(route, record, effect)
 
-        why = f"{record.id}: {record.state.phase}, {record.state.reason}"
+        why = f"{record.id}: {record.state.phase}, {record.because}"
         generation = await self._control.change_route(record.route, edit, who="rollout", why=why)
         return EffectResult(id=effect.id, detail=f"generation {generation}")
 
@@ -128,7 +128,7 @@ def story(record: Record) -> dict[str, Any]:
         "candidate": state.candidate,
         "phase": state.phase.value,
         "stage": stages(record.policy)[state.stage].name,
-        "reason": state.reason,
+        "reason": record.because,
     }
 
 

@@ -121,7 +121,7 @@ def describe(record: Record, verdict: Verdict | None) -> RolloutBody:
         entered=state.entered,
         who=record.who,
         why=record.why,
-        reason=state.reason,
+        reason=record.because,
         next_decision_at=None if state.final else next_decision_at(state, policy),
         outstanding=[f"{e.kind} {e.hook.phase if e.hook else e.event or e.variant}".strip() for e in state.outstanding],
         decisions=state.seq,

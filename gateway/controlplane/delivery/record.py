@@ -60,6 +60,7 @@ class Record:
         evidence: all that was counted.
         marks: by incarnation of the worker; the last few of each slot.
         loaded: backends on which the rollout itself loaded the candidate, and where alone it may unload it.
+        because: reason of the last decision that was more than a confirmation.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Record:
     shares: dict[int, Share] = field(default_factory=dict)
     marks: dict[str, WorkerMarks] = field(default_factory=dict)
     loaded: tuple[str, ...] = ()
+    because: str = ""
 
     @property
     def route(self) -> str:

@@ -17,6 +17,7 @@ from gateway.core.route import Route
 from gateway.core.verdict import Verdict
 from gateway.telemetry.logs import logger
 
+_CONFIRMATIONS = frozenset({"acknowledged", "done", "refused_command"})
 _log = logger("delivery")
 
 
@@ -120,7 +121,8 @@ class Run:
         self.verdict = judge(evidence, self.record.policy, stage) if stage is not None else None
 
     async def _decided(self, decision: Decision) -> None:
-        record = replace(self.record, state=decision.state)
+        because = self.record.because if decision.event in _CONFIRMATIONS else decision.reason
+        record = replace(self.record, state=decision.state, because=because)
         if record.state.final:
             await self._tidy(record)
         await self._save(record, decision)
