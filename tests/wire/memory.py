@@ -189,7 +189,9 @@ def serve(pieces: Iterable[bytes], limits: Limits, at_once: bool = True, heads: 
     connection.connection_lost(None)
     assert not service.connections
     whole = tuple((r.method, r.target, r.body) for r in service.requests if r.complete)
-    return Served(whole, tuple(service.refused), bytes(transport.written), still_open)
+    # Whether a client that asks for it is told to go on depends on how much of its body is here already.
+    answers = bytes(transport.written).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    return Served(whole, tuple(service.refused), answers, still_open)
 
 
 @dataclass
@@ -234,7 +236,6 @@ class Received:
 
     def upstream_paused(self, paused: bool) -> None:
         """Requests are tiny."""
-        pass
 
 
 class _Owner:
