@@ -137,6 +137,8 @@ class Route:
         triton_timeout: also write the remaining time into Triton's queue `timeout` parameter.
         max_in_flight: requests under way per worker; beyond it the route sheds.
         retries: further attempts on another backend when the first cannot have been executed.
+        hedge_after_s: start a second attempt on another backend when the first has not answered by then, and take
+            the faster answer; 0 turns it off. Choose about the route's p95 (never for models with side effects).
         expose: endpoint families, closed by default, that this route's owner opens on the data plane.
         predictions: where answers hold predictions, for feedback; a drift gate's output serves where this is missing.
         rollout: how a new version is rolled out on this route when nothing else is said at its start.
@@ -158,6 +160,7 @@ class Route:
     triton_timeout: bool = False
     max_in_flight: Annotated[int, Ge(1), Le(1_000_000)] = 4096
     retries: Annotated[int, Ge(0), Le(5)] = 1
+    hedge_after_s: Annotated[float, Ge(0), Le(3600)] = 0.0
     expose: Annotated[tuple[Endpoint, ...], Len(0, 4)] = ()
     predictions: Predictions | None = None
     rollout: RolloutPolicy | None = None

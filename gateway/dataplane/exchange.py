@@ -15,6 +15,7 @@ from gateway import errors
 from gateway.core.retry import Answer, classify, within_budget
 from gateway.dataplane import evidence, observe
 from gateway.dataplane.affinity import SequenceStep
+from gateway.dataplane.hedge import Hedge, Leftover
 from gateway.dataplane.mirror import ShadowCopy
 from gateway.dataplane.plan import InferPlan
 from gateway.dataplane.pool import BackendRuntime
@@ -61,6 +62,7 @@ class Exchange:
         "_drawn",
         "_head",
         "_header_line",
+        "_hedge",
         "_plan",
         "_relay",
         "_request_id",
@@ -109,6 +111,7 @@ class Exchange:
         self._upstream: UpstreamConnection | None = None
         self._stream: StreamedBody | None = None
         self._relay: Relay | None = None
+        self._hedge: Hedge | None = None
         self._copies = _NO_COPIES
         self._drawn = False  # the answer is sampled
 
@@ -188,22 +191,17 @@ class Exchange:
         self._upstream = upstream
         backend, stream, body = self._backend, self._stream, self._body
         assert backend is not None
-        lines = self._plan.lines(self._variant)
         if body is not None:
-            data = b"%b%bContent-Length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
-                lines,
-                backend.host_line,
-                len(body),
-                self._header_line,
-                self._request_id,
-                body,
-            )
+            data = self.message(backend)
             self._sent_at = perf_counter()
             upstream.send(self, data, True, False)
+            if self._plan.hedge_after_s and self._sequence is None and self._attempts == 1:
+                self._hedge = Hedge(self._service, self, self._plan.hedge_after_s)
             return
         assert stream is not None
         length = stream.length
         framing = b"Content-Length: %d\r\n" % length if length >= 0 else b"Transfer-Encoding: chunked\r\n"
+        lines = self._plan.lines(self._variant)
         parts = (lines, backend.host_line, framing, b"x-request-id: ", self._request_id, b"\r\n\r\n", *stream.parts())
         self._sent_at = perf_counter()
         upstream.send(self, b"".join(parts), stream.complete, False)
@@ -211,6 +209,41 @@ class Exchange:
             self._drop_copies()
         if not stream.complete and self._connection is not None:
             self._connection.resume()
+
+    def message(self, backend: BackendRuntime) -> bytes:
+        """The whole request as bytes for one backend; only for a body that came whole."""
+        body = self._body
+        assert body is not None
+        return b"%b%bContent-Length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
+            self._plan.lines(self._variant),
+            backend.host_line,
+            len(body),
+            self._header_line,
+            self._request_id,
+            body,
+        )
+
+    # hedging
+
+    def lease_elsewhere(self) -> BackendRuntime | None:
+        """A lease on another backend than the present attempt's, if there is one."""
+        found = self._variant.pool.lease(self._backend, self._variant.lacking)
+        if found is not None and found is self._backend:
+            found.in_flight -= 1
+            return None
+        return found
+
+    def taken_over(self, hedge: Hedge) -> None:
+        """The second attempt answers first: it becomes the attempt, the first one is left over."""
+        backend, upstream = self._backend, self._upstream
+        self._hedge = None
+        self._backend, hedge.backend = hedge.backend, None
+        self._upstream, self._sent_at = hedge.upstream, hedge.sent_at
+        if backend is not None:
+            if upstream is not None:
+                Leftover(self._service, backend, upstream)
+            else:
+                backend.in_flight -= 1
 
     # the request's body (server.Exchange)
 
@@ -284,6 +317,8 @@ class Exchange:
     def response_start(self, head: ResponseHead) -> None:
         """The head of a longer answer."""
         now = perf_counter()
+        if self._hedge is not None:
+            self._end_hedge()
         self._observe(head.status)
         connection = self._connection
         if connection is None:
@@ -360,12 +395,18 @@ class Exchange:
 
     # retries
 
+    def _end_hedge(self) -> None:
+        hedge, self._hedge = self._hedge, None
+        if hedge is not None:
+            hedge.lose()
+
     def _attempt_failed(self, fault: Fault, stale: bool = False) -> None:
         """Tries again where that is allowed.
 
         A connection that had served before and ended without a word was most likely closed while it was idle: that
         says nothing about its backend and is no attempt, but the next one gets a new connection.
         """
+        self._end_hedge()
         if stale and self._plan.route.config.retries:
             self._attempts -= 1
         if self._may_retry(fault):
@@ -424,6 +465,7 @@ class Exchange:
         """Settles; keeps lease and slot while Triton has the whole request and has not answered."""
         self._settle(outcome)
         self._connection = None
+        self._end_hedge()
         service = self._service
         if self._upstream is not None and self._complete and self._relay is None:
             service.deadlines.discard(self)
@@ -494,6 +536,8 @@ class Exchange:
         backend, self._backend = self._backend, None
         if backend is not None:
             backend.in_flight -= 1
+        if self._hedge is not None:
+            self._end_hedge()
         self._plan.route.state.in_flight -= 1
         service.in_flight -= 1
         if self._body is not None:

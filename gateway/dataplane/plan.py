@@ -24,11 +24,24 @@ class InferPlan:
         pinned: `fixed` was asked for, not drawn (a sticky key's variant is drawn, by its hash).
         key: hash of the sticky key, 0 without one.
         timeout_s: of the route, or shorter by the client's wish.
+        hedge_after_s: wait for the first attempt before a second one starts beside it; 0 for never.
         stream: the answer may be a stream of events.
         principal: whose credential it carries; None where none is needed.
     """
 
-    __slots__ = ("_action", "_fields", "_lines", "fixed", "key", "pinned", "principal", "route", "stream", "timeout_s")
+    __slots__ = (
+        "_action",
+        "_fields",
+        "_lines",
+        "fixed",
+        "hedge_after_s",
+        "key",
+        "pinned",
+        "principal",
+        "route",
+        "stream",
+        "timeout_s",
+    )
 
     def __init__(
         self,
@@ -46,6 +59,7 @@ class InferPlan:
         key = route.key_of(head)
         self.key = int.from_bytes(blake2b(key, digest_size=8).digest(), "little") if key else 0
         self.timeout_s = timeout_s
+        self.hedge_after_s = 0.0 if target.endpoint is Endpoint.GENERATE_STREAM else route.config.hedge_after_s
         self.stream = target.endpoint is Endpoint.GENERATE_STREAM
         self._action = b"/" + target.endpoint.name.lower().encode() + target.query
         # With a queue timeout written into it, the JSON's length changes with every request.

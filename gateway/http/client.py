@@ -231,7 +231,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head = head
         self._left = length
         consumer.response_start(head)
-        if len(data) > end and self.consumer is consumer:
+        if len(data) > end and self.consumer is not None:
             self._on_body(memoryview(data)[end:])
 
     def _on_body(self, data: bytes | memoryview) -> None:
