@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command as build_command
 
-from gateway import cli_rollback, cli_rollout, cli_routes, cli_serve, cli_shadow
+from gateway import cli_operations, cli_rollback, cli_rollout, cli_routes, cli_serve, cli_shadow
 from gateway.cli_output import Output, OutputOption, show
 from gateway.errors import ResourceError, SluiceError
 
@@ -63,6 +63,9 @@ app = typer.Typer(
 app.command()(cli_serve.serve)
 app.command()(cli_routes.apply)
 app.command()(cli_routes.get)
+app.command()(cli_operations.reload)
+app.command()(cli_operations.restart)
+app.command()(cli_operations.drain)
 app.command()(cli_rollback.history)
 app.command()(cli_rollback.rollback)
 app.add_typer(cli_rollout.app, name="rollout")

@@ -3,6 +3,7 @@
 import getpass
 import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ DEFAULT_URL = "http://127.0.0.1:8081"
 class AdminClient:
     """Calls a gateway's admin API; every failure is a SluiceError that says what to do.
 
-    The token comes from SLUICE_ADMIN_TOKEN, or from the file that SLUICE_ADMIN_TOKEN_FILE names.
+    The token comes from SLUICE_ADMIN_TOKEN, or from the file that SLUICE_ADMIN_TOKEN_FILE names; the authorities for
+    https from the file that SLUICE_ADMIN_CA_FILE names, or else from the system.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,7 +47,7 @@ class AdminClient:
         given = {key: value for key, value in params.items() if value is not None}
         headers = self._headers | ({"content-type": "application/json"} if body is not None else {})
         try:
-            with httpx.Client(timeout=_TIMEOUT, trust_env=False) as client:
+            with httpx.Client(timeout=_TIMEOUT, trust_env=False, verify=_verify()) as client:
                 url = f"{self._url}/api/v1{path}"
                 answer = client.request(method, url, params=given, content=body, headers=headers)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -87,6 +89,16 @@ def _who() -> str:
     except (KeyError, OSError):  # a user id without a name, as in some containers
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}".encode("ascii", "replace").decode()
+
+
+def _verify() -> ssl.SSLContext | bool:
+    path = os.environ.get("SLUICE_ADMIN_CA_FILE", "")
+    if not path:
+        return True
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ResourceError(f"SLUICE_ADMIN_CA_FILE: no certificates in {path}: {error.strerror or error}") from error
 
 
 def _token() -> str:

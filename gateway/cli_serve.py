@@ -1,5 +1,6 @@
 """`sluice serve`: settings from a file and from options, then the supervisor."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ def serve(
         bool, typer.Option(help="Serve the last published routes even if the store cannot be opened.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check settings and routes, start nothing.")] = False,
+    settings_fd: Annotated[int, typer.Option(hidden=True, help="With --dry-run: where to write them.")] = -1,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run the gateway: a supervisor, a controller and the workers."""
@@ -54,12 +56,14 @@ def serve(
         if wrong := [f"{dotted(problem.where)}: {problem.what}" for problem in config_problems(settings)]:
             raise ConfigError(wrong)
         preflight(settings)
-        return settings
+        return replace(settings, state_dir=str(Path(settings.state_dir).absolute()))
 
     settings = read()
     wanted = load_routes(routes, settings.pools) if routes else None
     if dry_run:
-        typer.echo(msgspec.json.encode(settings).decode() if output is Output.JSON else "settings and routes are valid")
+        if settings_fd >= 0:
+            os.write(settings_fd, msgspec.msgpack.encode(settings))
+        typer.echo('{"valid":true}' if output is Output.JSON else "settings and routes are valid")
         return
     logs.configure(settings.log, process="supervisor")
 

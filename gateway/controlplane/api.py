@@ -8,10 +8,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from gateway.controlplane import api_delivery, api_read, api_write
-from gateway.controlplane.auth import Guard
+from gateway.controlplane import api_delivery, api_operations, api_read, api_write
+from gateway.controlplane.auth import Access, Guard
 from gateway.controlplane.control import Control
 from gateway.controlplane.delivery.wiring import Delivery
+from gateway.controlplane.operations import Operations
 from gateway.errors import ConfigError, RejectedError, SluiceError, StoreError, UnreachableError
 from gateway.telemetry import metrics
 from gateway.telemetry.ledger import Ledger
@@ -27,8 +28,10 @@ _STATUS: tuple[tuple[type[SluiceError], int], ...] = (
 )
 
 
-def build(control: Control, ledger: Ledger, plane: Delivery, *, workers: int, token: str) -> FastAPI:
-    """The application; `workers` is how many there should be, an empty token admits loopback only."""
+def build(
+    control: Control, ledger: Ledger, plane: Delivery, operations: Operations, *, workers: int, access: Access
+) -> FastAPI:
+    """The application; `workers` is how many there should be."""
     version = importlib.metadata.version("sluice")
     app = FastAPI(
         title="Sluice admin API",
@@ -39,9 +42,10 @@ def build(control: Control, ledger: Ledger, plane: Delivery, *, workers: int, to
     app.include_router(api_read.router(control, ledger, workers), prefix="/api/v1")
     app.include_router(api_write.router(control), prefix="/api/v1")
     app.include_router(api_delivery.router(control, plane), prefix="/api/v1")
+    app.include_router(api_operations.router(operations), prefix="/api/v1")
     _add_operations(app, control, ledger, plane, workers, version)
     _add_error_handlers(app)
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, access=access)
     return app
 
 

@@ -15,7 +15,7 @@ from gateway.controlplane import tablefile
 from gateway.controlplane.fleet import Fleet
 from gateway.controlplane.hub import Hub
 from gateway.controlplane.store import Change, Generation, Store
-from gateway.core.pool import Pool
+from gateway.core.pool import Pool, keep_drained
 from gateway.core.route import Route, problems
 from gateway.errors import ConfigError, RejectedError, StoreError
 from gateway.telemetry.ledger import Ledger
@@ -104,6 +104,7 @@ class Control:
         on_disk = tablefile.read(self._table_path)
         above = on_disk.generation if on_disk else 0
         before = latest.routes if latest else on_disk.routes if on_disk else ()
+        self._pools = keep_drained(self._pools, latest.pools if latest else on_disk.pools if on_disk else ())
         wanted = before if routes is None else self._with_epochs(routes, before)
         wrong = problems(wanted, self._pools)
         if wrong:
@@ -171,6 +172,18 @@ class Control:
         while late := await self.hub.applied(generation, APPLIED_WITHIN_S):
             _log.warning("workers have not taken over a generation yet", generation=generation, workers=late)
         return generation
+
+    async def change_pools(self, pools: tuple[Pool, ...], who: str, why: str, kind: str) -> list[int]:
+        """Publishes other settings of the pools; returns the slots of workers that are late."""
+        async with self._lock:
+            self._pools = pools
+            await self._publish(self._change(who, why, kind), self.current.routes)
+        return await self.hub.applied(self.current.number, APPLIED_WITHIN_S)
+
+    async def note(self, who: str, why: str, kind: str, detail: str) -> None:
+        """Puts an order that changes no route into the audit trail."""
+        text = f"{detail}: {why}" if why else detail
+        await self.run(self.store.note, self._change(who, why, kind), self.current.number, text)
 
     async def _previous(self) -> Generation | None:
         before: int | None = self.current.number

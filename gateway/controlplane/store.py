@@ -100,7 +100,7 @@ class Store:
     """
 
     def __init__(self, url: str, state_dir: Path, *, keep: int = KEEP_GENERATIONS, busy_s: float = _BUSY_S) -> None:
-        self._where = url or str(state_dir / "state.db")
+        self._where = shown(url) if url else str(state_dir / "state.db")
         self._keep = keep
         self._engine = _engine(url, state_dir, busy_s)
         with self._connection() as connection:
@@ -181,6 +181,14 @@ class Store:
             raise StoreError(f"the store {self._where} holds what this version cannot read: {error}") from error
 
 
+def shown(url: str) -> str:
+    """A database's URL without its password, for messages."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "(not shown: it may hold a password)"
+
+
 def _engine(url: str, state_dir: Path, busy_s: float) -> Engine:
     if not url:
         # One connection: SQLite below 3.51.3 can corrupt a WAL database that several of one process write to.
@@ -190,9 +198,9 @@ def _engine(url: str, state_dir: Path, busy_s: float) -> Engine:
         try:
             engine = create_engine(make_url(url), pool_pre_ping=True)
         except (ArgumentError, NoSuchModuleError) as error:
-            raise ConfigError([f"store: {url!r} is not a database URL: {error}"]) from error
+            raise ConfigError([f"store: {shown(url)!r} is not a database URL: {type(error).__name__}"]) from error
         except ImportError as error:
-            raise ConfigError([f"store: {url!r} needs a driver that is not installed: {error}"]) from error
+            raise ConfigError([f"store: {shown(url)!r} needs a driver that is not installed: {error}"]) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))

@@ -1,6 +1,6 @@
 """What a pool of backends is: the part of the configuration that decisions need."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le, Len
@@ -121,3 +121,16 @@ class Pool:
     resolve_s: Annotated[float, Ge(0.05), Le(3600)] = 5.0
     tls: BackendTls = field(default_factory=BackendTls)
     drained: Annotated[tuple[Annotated[str, Len(1, 300)], ...], Len(0, 1000)] = ()
+
+
+def keep_drained(pools: tuple[Pool, ...], before: tuple[Pool, ...]) -> tuple[Pool, ...]:
+    """The same pools with the backends still out of service that were so before, as far as they still exist."""
+    out = {pool.name: pool.drained for pool in before}
+
+    def kept(pool: Pool) -> Pool:
+        names = any(backend.dns for backend in pool.backends)
+        urls = {backend.url for backend in pool.backends}
+        more = (url for url in out.get(pool.name, ()) if url not in pool.drained and (names or url in urls))
+        return replace(pool, drained=(*pool.drained, *more))
+
+    return tuple(kept(pool) for pool in pools)
