@@ -21,6 +21,7 @@ from export.publish.repository import MANIFEST
 from export.run import Outcome, Run
 from export.serving import proto
 from export.serving.config import DynamicBatching, ModelConfig, Warmup, tensor
+from export.serving.overlay import merge
 from export.state import TensorInfo
 
 
@@ -45,9 +46,10 @@ def config(run: Run) -> Outcome:
         response_cache=request.response_cache,
     )
     message = model.to_proto()
+    overlaid = merge(message, request.overlay) if request.overlay else []
     state.config = proto.to_text(message)
     _agree(run, message)
-    return Outcome({"max_batch_size": model.max_batch_size, "instances": model.instance_kind})
+    return Outcome({"max_batch_size": message.max_batch_size, "instances": request.instances, "overlay": overlaid})
 
 
 def publish(run: Run) -> Outcome:
