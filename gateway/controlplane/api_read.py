@@ -100,13 +100,16 @@ def _backends(control: Control, ledger: Ledger) -> list[BackendBody]:
     live = [status for s in control.hub.sessions if s.report for status in s.report.backends]
     rows = []
     for pool in control.current.pools:
-        for backend in pool.backends:
-            seen = [status for status in live if (status.pool, status.url) == (pool.name, backend.url)]
-            counts = totals.get((pool.name, backend.url), {})
+        # Behind a name there are the addresses that the workers have found.
+        urls = dict.fromkeys(backend.url for backend in pool.backends if not backend.dns)
+        urls |= dict.fromkeys(sorted({status.url for status in live if status.pool == pool.name}))
+        for url in urls:
+            seen = [status for status in live if (status.pool, status.url) == (pool.name, url)]
+            counts = totals.get((pool.name, url), {})
             rows.append(
                 BackendBody(
                     pool=pool.name,
-                    url=backend.url,
+                    url=url,
                     states=dict(Counter(status.state for status in seen)),
                     in_flight=sum(status.in_flight for status in seen),
                     idle=sum(status.idle for status in seen),

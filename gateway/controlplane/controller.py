@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ import uvloop
 from gateway.boot import ControllerBoot
 from gateway.controlplane import api
 from gateway.controlplane.auth import Access
+from gateway.controlplane.backend_tls import BackendTransports
 from gateway.controlplane.control import Control
 from gateway.controlplane.delivery import wiring
 from gateway.controlplane.fleet import TIMEOUT_S, Fleet
@@ -42,15 +43,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _keep_fresh(access: Access, certificates: AdminTls) -> None:
+async def _keep_fresh(*renewals: Callable[[bool], object]) -> None:
     """Takes in tokens and certificates that changed, once a second, and at once when the supervisor says so."""
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), _LOOK_S)
-        access.renew(told.is_set())
-        certificates.renew(told.is_set())
+        for renew in renewals:
+            renew(told.is_set())
         told.clear()
 
 
@@ -70,7 +71,8 @@ async def _run(boot: ControllerBoot) -> int:
     store = Store(config.store, state_dir)
     ledger = Ledger()
     hub = Hub(ledger, time.monotonic)
-    async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
+    transports = BackendTransports(config.pools)
+    async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, mounts=transports.mounts) as client:
         control = Control(
             store,
             hub,
@@ -104,7 +106,7 @@ async def _run(boot: ControllerBoot) -> int:
         serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=boot.admin_fd)]))
         # Who is told that Sluice is ready may ask at once.
         await hub.all_serve(config.workers, control.current.number, _FIRST_TABLE_S)
-        fresh = asyncio.create_task(_keep_fresh(access, certificates))
+        fresh = asyncio.create_task(_keep_fresh(access.renew, certificates.renew, transports.renew))
         os.write(boot.ready_fd, b"1")
         _log.info("controller serves", generation=control.current.number)
         await stop.wait()
