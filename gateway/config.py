@@ -95,12 +95,17 @@ class Admin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """Structured logs on standard error."""
+    """Structured logs on standard error.
+
+    Attributes:
+        access: share of the inferences that get a line of their own, 0 to 1. Those lines are always JSON.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["console", "json"] = "console"
+    access: Annotated[float, Ge(0), Le(1)] = 0.0
 
 
 def _local_pools() -> tuple[Pool, ...]:

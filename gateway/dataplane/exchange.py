@@ -506,6 +506,8 @@ class Exchange:
             request_bytes=self._request_bytes,
             response_bytes=size,
         )
+        if self._service.access is not None:
+            self._log_access(outcome, head.status, size)
         if kept is not None and outcome is Outcome.OK and size <= self._plan.route.max_sampled_bytes:
             sample = evidence.sample(self._counts, self._request_id, self._plan.key, head, b"".join(kept))
             if self._drawn:
@@ -517,6 +519,27 @@ class Exchange:
         """Counts an end without a whole answer."""
         after_s = perf_counter() - self._started_at
         observe.ended(self._counts, self._plan, outcome, after_s, self._request_bytes)
+        if self._service.access is not None:
+            self._log_access(outcome, 0, 0)
+
+    def _log_access(self, outcome: Outcome, status: int, size: int) -> None:
+        """Writes a line if this request is drawn."""
+        access, plan, backend = self._service.access, self._plan, self._backend
+        if access is not None and access.drawn():
+            access.line(
+                request_id=self._request_id.decode("ascii"),
+                route=plan.route.name,
+                variant=self._variant.config.name,
+                backend=backend.url if backend is not None else "",
+                caller=plan.principal.name if plan.principal is not None else "",
+                outcome=outcome.name.lower(),
+                status=status,
+                attempts=self._attempts,
+                request_bytes=self._request_bytes,
+                response_bytes=size,
+                total_ms=round((perf_counter() - self._started_at) * 1e3, 3),
+                upstream_ms=round(self._upstream_s * 1e3, 3),
+            )
 
     def _observe(self, status: int) -> None:
         if self._backend is not None:

@@ -32,6 +32,7 @@ from gateway.http.reply import error_body, reply
 from gateway.http.server import ServerConnection
 from gateway.rates import RateTable
 from gateway.sequences import SequenceTable
+from gateway.telemetry.access import AccessLog
 from gateway.telemetry.records import NewKeys
 
 
@@ -74,6 +75,7 @@ class DataPlane:
     Attributes:
         table: the generation in service.
         ready: a table was published and the gateway is not about to end.
+        access: gets a line for a sample of requests; None when none is wanted.
         draining: connections close after their present exchange.
         leaving: the whole gateway is about to end, not only this worker.
         in_flight: exchanges that hold a slot, lingering ones included.
@@ -112,6 +114,7 @@ class DataPlane:
         self.local_in_flight = 0
         self.retries = 0
         self.retrying = 0
+        self.access: AccessLog | None = None
         self.listener_tls = ListenerTls(config.listen.tls)
         self.gate = Gate(config.auth, rates) if config.auth.required and rates is not None else None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from random import random
 
 import msgspec
 import uvloop
@@ -20,6 +21,7 @@ from gateway.dataplane.link import ControlLink
 from gateway.dataplane.service import DataPlane
 from gateway.http.server import ServerConnection
 from gateway.messages import Hello
+from gateway.telemetry.access import AccessLog
 from gateway.telemetry.records import Samples, WorkerReport
 
 _LOG = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class Worker:
         self._started = time.monotonic()
         self._slots = Slots(boot.slots_fd, boot.config.workers)
         self._plane = DataPlane(boot.config, self._loop, self._slots.sequences(), self._slots.rates())
+        if share := boot.config.log.access:
+            self._plane.access = AccessLog(share, boot.worker, random)
         self._stop = asyncio.Event()
         self._link = ControlLink(boot.control_path, self._hello, self._plane.publish)
 
@@ -136,6 +140,8 @@ class Worker:
         await self._drain(acceptor)
         link.cancel()
         plane.close()
+        if plane.access is not None:
+            plane.access.close()
         listener.detach()
 
     def _handle_signals(self) -> None:
