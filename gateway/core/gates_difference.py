@@ -23,7 +23,7 @@ def judge_shadow(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: 
         policy,
         tolerated=gate.max_disagreement,
         margin=gate.margin_disagreement * stage.slack,
-        min_samples=gate.min_samples,
+        min_samples=math.ceil(gate.min_samples / stage.slack),
         counts=not gate.dry_run,
     )
 
@@ -37,7 +37,7 @@ def judge_accuracy(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate
         policy,
         tolerated=gate.max_drop,
         margin=gate.margin_drop * stage.slack,
-        min_samples=gate.min_samples,
+        min_samples=math.ceil(gate.min_samples / stage.slack),
         counts=not gate.dry_run,
     )
 

@@ -15,7 +15,7 @@ def judge_drift(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: D
     """Whether a class or score bin is more frequent on the candidate than tolerated, or PSI or KS too large.
 
     A bin that loses makes another one gain, so testing for more is enough. Half of the gate's alpha is the bins',
-    half that of PSI and KS.
+    half that of PSI and KS. The step's slack lets a small share advance on fewer samples and a larger PSI.
     """
     bound = 2 / gate_alpha(policy, "drift")
     c, r = evidence.candidate.predictions, evidence.reference.predictions
@@ -25,6 +25,7 @@ def judge_drift(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: D
     top = max(range(gate.bins), key=logs.__getitem__)
     statistic = float(log_mean(logs))
     size, distance = drift.psi(c, r, gate.bins), drift.ks(c, r, gate.bins)
+    needed, moderate = math.ceil(gate.min_samples / stage.slack), gate.psi_moderate * stage.slack
     sizes = f"PSI {size:.3g}" + (f", KS {distance:.3g}" if gate.kind == "score" else "")
     would_change = ""
     if statistic >= math.log(bound):
@@ -34,15 +35,15 @@ def judge_drift(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: D
         which = f"PSI from {gate.psi_major:g}" if evidence.looks.psi_beyond else f"KS from {gate.ks_major:g}"
         outcome, reason = Outcome.FAIL, f"{sizes}: {which} is a major shift, and larger than chance allows"
         would_change = "nothing: a failure stands"
-    elif samples < gate.min_samples:
-        outcome, reason = Outcome.NO_DATA, f"{samples:.0f} sampled predictions of {gate.min_samples} needed"
-        would_change = f"{gate.min_samples - samples:.0f} more sampled predictions"
-    elif size < gate.psi_moderate and not (gate.kind == "score" and distance >= gate.ks_major):
+    elif samples < needed:
+        outcome, reason = Outcome.NO_DATA, f"{samples:.0f} sampled predictions of {needed} needed"
+        would_change = f"{needed - samples:.0f} more sampled predictions"
+    elif size < moderate and not (gate.kind == "score" and distance >= gate.ks_major):
         outcome, reason = Outcome.PASS, f"{sizes} over {samples:.0f} sampled predictions"
     else:
         noise = (gate.bins - 1) * (1 / samples + (1 / others if others else 1.0))
         outcome = Outcome.INCONCLUSIVE
-        reason = f"{sizes}, moderate from {gate.psi_moderate:g} (about {noise:.2g} of PSI would be chance)"
+        reason = f"{sizes}, moderate from {moderate:g} (about {noise:.2g} of PSI would be chance)"
         would_change = f"the next look at PSI is at {evidence.looks.next_at:.0f} sampled predictions"
     return GateVerdict(
         gate="drift",

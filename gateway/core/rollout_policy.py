@@ -32,8 +32,8 @@ class Step:
         min_time_s: shortest stay, however good the evidence.
         min_samples: candidate requests below which the step has no data.
         pause: wait for `promote` (this step only) after the gates have passed.
-        slack: multiplies every gate's margin while at this step. A small share may advance on weaker proof, because
-            what it risks is small; the last step proves the margin itself (slack 1).
+        slack: multiplies every gate's margin, and divides its own min_samples, while at this step. A small share may
+            advance on weaker proof, because what it risks is small; the last step proves the margin itself (slack 1).
     """
 
     __pydantic_config__: ClassVar = STRICT

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gateway.core.rollout_policy import RolloutPolicy
+from gateway.verdicts.allgates import CANDIDATES, OLD, Outcomes, outcomes
 from gateway.verdicts.report import Result, page
 from gateway.verdicts.study import Walk, aborts, walk
 from gateway.verdicts.traffic import NULLS, REGRESSIONS, Scenario, Schedule
@@ -42,6 +43,8 @@ def broken_promises(nulls: Sequence[Result], walks: Sequence[tuple[str, Walk]], 
 def main(
     rollouts: Annotated[int, typer.Option(min=10, help="Simulated rollouts per setting.")] = 10_000,
     walks: Annotated[int, typer.Option(min=10, help="Whole rollouts per setting.")] = 1000,
+    all_gates: Annotated[int, typer.Option(min=0, help="Rollouts with every gate on; a quarter per regression.")] = 200,
+    horizon_s: Annotated[int, typer.Option(min=10, help="Longest whole rollout.")] = 3600,
     seed: Annotated[int, typer.Option(help="Seed of the traces.")] = 1,
     step_s: Annotated[int, typer.Option(min=10, help="Seconds per step.")] = 150,
     out: Annotated[Path | None, typer.Option(help="Write the page here instead of to standard output.")] = None,
@@ -52,8 +55,9 @@ def main(
     nulls: list[Result] = []
     regressions: list[Result] = []
     walked: list[tuple[str, Walk]] = []
+    everything: list[Outcomes] = []
     with Progress(console=console) as progress:
-        task = progress.add_task("", total=(len(NULLS) + len(REGRESSIONS)) * rollouts + len(WALKS))
+        task = progress.add_task("", total=(len(NULLS) + len(REGRESSIONS)) * rollouts + len(WALKS) * walks)
         for scenarios, results in ((NULLS, nulls), (REGRESSIONS, regressions)):
             for scenario in scenarios:
                 progress.update(task, description=scenario.name)
@@ -67,14 +71,30 @@ def main(
                 results.append((scenario, found))
         for name, scenario, traffic in WALKS:
             progress.update(task, description=name)
-            result = walk(scenario, policy, rate=schedule.rate, rollouts=walks, seed=seed, candidate_traffic=traffic)
+            result = walk(
+                scenario,
+                policy,
+                rate=schedule.rate,
+                rollouts=walks,
+                seed=seed,
+                horizon_s=horizon_s,
+                candidate_traffic=traffic,
+            )
             walked.append((name, result))
-            progress.advance(task)
-    command = f"make verdicts  # python -m gateway.verdicts --rollouts {rollouts} --walks {walks} --step-s {step_s}"
+            progress.advance(task, walks)
+        for name, version in CANDIDATES:
+            progress.update(task, description=name)
+            several = all_gates if version == OLD else all_gates // 4
+            if several:
+                everything.append(outcomes(name, version, rollouts=several, seed=seed))
+    command = (
+        f"python -m gateway.verdicts --rollouts {rollouts} --walks {walks} --step-s {step_s} --all-gates {all_gates}"
+    )
     text = page(
         nulls,
         regressions,
         walked,
+        everything,
         schedule=schedule,
         policy=policy,
         rollouts=rollouts,

@@ -10,6 +10,7 @@ from gateway.core.evidence_state import absorb, begin
 from gateway.core.gates_ratio import log_worse
 from gateway.core.rollout_policy import RolloutPolicy
 from gateway.verdicts.__main__ import app, broken_promises
+from gateway.verdicts.allgates import CANDIDATES, outcomes
 from gateway.verdicts.judges import IntervalThreshold, MannWhitney, Sluice
 from gateway.verdicts.study import Aborts, Walk, aborts, lower_bound, upper_bound, walk
 from gateway.verdicts.traffic import NULLS, REGRESSIONS, Scenario, Schedule, second, seconds
@@ -93,6 +94,17 @@ def test_only_data_promotes(traffic: float) -> None:
     assert found.aborted == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "gates"),
+    [("half as fast", {"latency"}), ("10 % of the shadow's answers differ, 2 % are noise", {"shadow"})],
+)
+def test_each_gate_finds_its_own_regression(name: str, gates: set[str]) -> None:
+    """Through the controller's own functions with every gate on, the gate meant for it ends the rollout."""
+    found = outcomes(name, dict(CANDIDATES)[name], rollouts=3, seed=1)
+    assert found.aborted == 3
+    assert set(found.failed_by) == gates
+
+
 def test_the_other_judges_do_what_they_are_said_to_do() -> None:
     """Interval x threshold acts at its fifth failed check; the rank test not before fifty points of a step."""
     bad = Scenario(name="", base=0.0, worse=1.0)
@@ -108,9 +120,10 @@ def test_the_other_judges_do_what_they_are_said_to_do() -> None:
     assert first == {"flagger": 300, "ranks": 60}
 
 
-def test_the_command_writes_its_page(tmp_path: object) -> None:
-    """A tiny study ends with a page that holds all three tables, and success."""
-    result = CliRunner().invoke(app, ["--rollouts", "10", "--walks", "10", "--step-s", "10"])
+def test_the_command_prints_its_page() -> None:
+    """A tiny study ends with a page that holds the tables, and success."""
+    small = {"rollouts": 10, "walks": 10, "step-s": 10, "horizon-s": 60, "all-gates": 0}
+    result = CliRunner().invoke(app, [word for name, value in small.items() for word in (f"--{name}", str(value))])
     assert result.exit_code == 0, result.output
     for head in ("## False aborts", "## Detection", "## Whole rollouts"):
         assert head in result.output
