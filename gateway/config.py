@@ -38,6 +38,7 @@ class Limits:
         max_connections: client connections; beyond it new ones wait in the listen backlog.
         max_in_flight: requests under way (503 beyond).
         max_buffered_bytes: bodies held for retries, mirrors and sequences, all requests together (503 beyond).
+        max_rss_bytes: resident memory of a worker above which it sheds new inferences (503); 0 for no ceiling.
         max_held_bytes: body of one request that may be held; a larger one streams and gives up its retry.
         max_gathered_bytes: body of one request that must be read whole for its sequence or its queue timeout (413
             beyond).
@@ -61,6 +62,7 @@ class Limits:
     max_connections: Annotated[int, Ge(1), Le(1_000_000)] = 20_000
     max_in_flight: Annotated[int, Ge(1), Le(1_000_000)] = 8192
     max_buffered_bytes: Annotated[int, Ge(0), Le(1 << 40)] = 256 << 20
+    max_rss_bytes: Annotated[int, Ge(0), Le(1 << 44)] = 0
     max_held_bytes: Annotated[int, Ge(0), Le(1 << 34)] = 256 << 10
     max_gathered_bytes: Annotated[int, Ge(0), Le(1 << 34)] = 64 << 20
     stream_above_bytes: Annotated[int, Ge(0), Le(1 << 30)] = 64 << 10

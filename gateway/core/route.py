@@ -121,6 +121,21 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive:
+    """A concurrency limit that follows latency, below the route's `max_in_flight`.
+
+    Attributes:
+        lowest: the limit never falls below this, per worker.
+        window_s: how often it is renewed.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    lowest: Annotated[int, Ge(1), Le(100_000)] = 4
+    window_s: Annotated[float, Ge(0.01), Le(60)] = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One stable name and what stands behind it.
 
@@ -136,6 +151,9 @@ class Route:
         timeout_s: deadline of a request over all its attempts; clients may only shorten it.
         triton_timeout: also write the remaining time into Triton's queue `timeout` parameter.
         max_in_flight: requests under way per worker; beyond it the route sheds.
+        adaptive: let the limit follow latency; None keeps it at `max_in_flight`.
+        max_queued: requests per worker that may wait for a slot; beyond it the route sheds. 0 sheds at once.
+        queue_timeout_s: a request that has waited so long is shed; its deadline holds all the same.
         retries: further attempts on another backend when the first cannot have been executed.
         hedge_after_s: start a second attempt on another backend when the first has not answered by then, and take
             the faster answer; 0 turns it off. Choose about the route's p95 (never for models with side effects).
@@ -159,6 +177,9 @@ class Route:
     timeout_s: Annotated[float, Gt(0), Le(86_400)] = 60.0
     triton_timeout: bool = False
     max_in_flight: Annotated[int, Ge(1), Le(1_000_000)] = 4096
+    adaptive: Adaptive | None = None
+    max_queued: Annotated[int, Ge(0), Le(100_000)] = 128
+    queue_timeout_s: Annotated[float, Gt(0), Le(3600)] = 1.0
     retries: Annotated[int, Ge(0), Le(5)] = 1
     hedge_after_s: Annotated[float, Ge(0), Le(3600)] = 0.0
     expose: Annotated[tuple[Endpoint, ...], Len(0, 4)] = ()

@@ -27,6 +27,7 @@ class _Flags(msgspec.Struct):
     sequence_id: int | str = 0
     sequence_start: bool = False
     sequence_end: bool = False
+    priority: int = 0
 
 
 class _Body(_Flags):
@@ -55,6 +56,16 @@ def sequence_of(json: bytes | memoryview) -> SequenceFlags | None:
         return None
     kind = "s" if isinstance(flags.sequence_id, str) else "n"
     return SequenceFlags(f"{kind}{flags.sequence_id}", flags.sequence_start, flags.sequence_end)
+
+
+def priority_of(json: bytes | memoryview) -> int:
+    """The request's own `priority` (1 is the highest), 0 where it has none or does not decode."""
+    try:
+        found: _Body = _body.decode(json)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return 0
+    flags = found.parameters if isinstance(found.parameters, _Flags) and found.parameters.priority else found
+    return max(flags.priority, 0)
 
 
 def with_queue_timeout(json: bytes, timeout_us: int) -> bytes:

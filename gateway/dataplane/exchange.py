@@ -46,6 +46,7 @@ class Exchange:
         body: the whole body, or None when slices follow.
         sequence: the sequence it belongs to, if any.
         header_line: Inference-Header-Content-Length as a line, where the gateway has changed the JSON.
+        arrived_at: when the request arrived, where it had to wait (perf_counter seconds).
 
     Attributes:
         deadline: absolute, perf_counter seconds; after settling, the end of lingering.
@@ -90,6 +91,7 @@ class Exchange:
         body: bytes | None,
         sequence: SequenceStep | None,
         header_line: bytes = b"",
+        arrived_at: float = 0.0,
     ) -> None:
         self._service = service
         self._connection: ServerConnection | None = connection
@@ -102,7 +104,7 @@ class Exchange:
         drawn = not plan.pinned and (sequence is None or sequence.start)
         self._counts = variant.counts if drawn else variant.pinned_counts
         self._request_id = head.request_id or service.next_request_id()
-        self._started_at = now = perf_counter()
+        self._started_at = now = arrived_at or perf_counter()
         self.deadline = now + plan.timeout_s
         self._admitted = False
         self._attempts = 0
@@ -118,22 +120,15 @@ class Exchange:
     # admission and attempts
 
     def start(self) -> None:
-        """Admits the request and sends it on its way, or answers why not."""
+        """Takes a slot, which the service has found free, and sends the request on its way."""
         service, plan, body = self._service, self._plan, self._body
         route = plan.route
         observe.assigned(self._counts, plan)
-        state = route.state
-        if state.in_flight >= route.max_in_flight:
-            self._reject(errors.SHED_ROUTE)
-            return
-        if service.in_flight >= service.max_in_flight:
-            self._reject(errors.SHED_WORKER)
-            return
         if not service.claim(len(body) if body is not None else 0):
             self._reject(errors.SHED_MEMORY)
             return
         self._admitted = True
-        state.in_flight += 1
+        route.state.in_flight += 1
         service.in_flight += 1
         service.deadlines.add(self)
         if route.shadows:
@@ -496,6 +491,9 @@ class Exchange:
     def _settle_answered(self, head: ResponseHead, failed: bool, size: int, kept: list[bytes] | None) -> None:
         """Counts an answer that reached the client whole, and hands it on to whoever looks at it."""
         outcome = observe.outcome_of(head.status, failed)
+        state = self._plan.route.state
+        if state.adaptive is not None and outcome is Outcome.OK:
+            state.observe(self._total_s, perf_counter())
         observe.answered(
             self._counts,
             self._plan,
@@ -570,3 +568,5 @@ class Exchange:
         service.deadlines.discard(self)
         if self._retrying:
             service.retrying -= 1
+        if service.lines:
+            service.next_in_line()

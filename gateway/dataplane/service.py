@@ -10,7 +10,7 @@ from gateway import errors
 from gateway.config import Config
 from gateway.core.route import RouteTable
 from gateway.core.v2body import with_queue_timeout
-from gateway.dataplane.affinity import Affinity
+from gateway.dataplane.affinity import Affinity, SequenceStep
 from gateway.dataplane.deadlines import Deadlines
 from gateway.dataplane.evidence import Sampler
 from gateway.dataplane.exchange import Exchange
@@ -22,8 +22,9 @@ from gateway.dataplane.plan import InferPlan, LocalPlan, decide
 from gateway.dataplane.pool import BackendRuntime, PoolRuntime, Pools
 from gateway.dataplane.principal import Principal
 from gateway.dataplane.probe import Prober
-from gateway.dataplane.table import Counters, RouteState, Table
+from gateway.dataplane.table import Counters, RouteState, Table, VariantRuntime
 from gateway.dataplane.tlsfiles import ListenerTls
+from gateway.dataplane.waiting import Waiting, next_in_line
 from gateway.errors import Blame, Fault
 from gateway.http import server
 from gateway.http.client import UpstreamConnection
@@ -82,6 +83,8 @@ class DataPlane:
         buffered: bytes of bodies held in memory for retries, copies and backends that are not connected yet.
         retrying: exchanges in flight that have been tried more than once.
         copied: bytes held for copies; they have a bound of their own, so that a hung shadow sheds no request.
+        lines: routes whose requests wait for a slot.
+        over_memory: the worker's memory is above its ceiling.
         local_in_flight: requests that the gateway answers itself by asking backends.
     """
 
@@ -112,6 +115,10 @@ class DataPlane:
         self.copied = 0
         self.max_copied = self.max_buffered // 4
         self.local_in_flight = 0
+        self.lines: dict[RouteState, None] = {}
+        self.over_memory = False
+        self._arrivals = 0
+        self._giving = False
         self.retries = 0
         self.retrying = 0
         self.access: AccessLog | None = None
@@ -166,7 +173,11 @@ class DataPlane:
                 return _ANSWERED
             if not route.stateless or route.config.triton_timeout:
                 return self._begin_read(connection, head, plan, body)
-            exchange = Exchange(self, connection, head, plan, plan.fixed or route.random_variant(), body, None)
+            variant = plan.fixed or route.random_variant()
+            state = route.state
+            if state.in_flight >= state.limit or self.in_flight >= self.max_in_flight or state in self.lines:
+                return self._wait(connection, head, plan, variant, body)
+            exchange = Exchange(self, connection, head, plan, variant, body, None)
             exchange.start()
             return exchange
         if type(plan) is LocalPlan:
@@ -203,9 +214,52 @@ class DataPlane:
         line = b""
         if plan.route.config.triton_timeout:
             body, line = self._with_timeout(head, body, int(plan.timeout_s * 1e6))
+        state = plan.route.state
+        if state.in_flight >= state.limit or self.in_flight >= self.max_in_flight or state in self.lines:
+            return self._wait(connection, head, plan, variant, body, step, line)
         exchange = Exchange(self, connection, head, plan, variant, body, step, line)
         exchange.start()
         return exchange
+
+    def _wait(
+        self,
+        connection: ServerConnection,
+        head: RequestHead,
+        plan: InferPlan,
+        variant: VariantRuntime,
+        body: bytes | None,
+        step: SequenceStep | None = None,
+        line: bytes = b"",
+    ) -> server.Exchange:
+        """Lets a request wait for a slot, or turns it away."""
+        waiting = Waiting(self, connection, head, plan, variant, body, step, line)
+        waiting.start()
+        return waiting
+
+    def next_in_line(self) -> None:
+        """Gives slots that became free to those who wait."""
+        if not self._giving:  # a request that fails at once frees its slot while slots are being given
+            self._giving = True
+            next_in_line(self, self.lines)
+            self._giving = False
+
+    def next_arrival(self) -> int:
+        """A number that grows with every request that has to wait."""
+        self._arrivals += 1
+        return self._arrivals
+
+    @property
+    def full(self) -> Fault:
+        """Why a request finds no slot now."""
+        if self.over_memory:
+            return errors.SHED_MEMORY
+        return errors.SHED_WORKER if self.in_flight >= self.max_in_flight else errors.SHED_ROUTE
+
+    def weigh(self, rss_bytes: int) -> None:
+        """Sheds new inferences while the worker's memory is above its ceiling."""
+        ceiling = self.limits.max_rss_bytes
+        self.over_memory = 0 < ceiling < rss_bytes
+        self.max_in_flight = 0 if self.over_memory else self.limits.max_in_flight
 
     @staticmethod
     def _with_timeout(head: RequestHead, body: bytes, timeout_us: int) -> tuple[bytes, bytes]:

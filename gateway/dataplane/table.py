@@ -1,9 +1,12 @@
 """The published table as a worker uses it: everything that can be computed once per generation is."""
 
 from random import random
+from typing import TYPE_CHECKING
 
 from gateway import errors
-from gateway.core.route import Evidence, Route, RouteTable, Shadow, Variant
+from gateway.core.adaptive import AdaptiveLimit
+from gateway.core.admission import Line
+from gateway.core.route import Adaptive, Evidence, Route, RouteTable, Shadow, Variant
 from gateway.core.split import pick, sticky_point, thresholds
 from gateway.dataplane.evidence import Draw, Keys
 from gateway.dataplane.pool import BackendRuntime, PoolRuntime, Pools
@@ -11,15 +14,46 @@ from gateway.errors import Fault
 from gateway.http.head import RequestHead
 from gateway.telemetry.records import ShadowCounts, VariantCounts
 
+if TYPE_CHECKING:
+    from gateway.dataplane.waiting import Waiting
+
 
 class RouteState:
-    """What outlives a generation of a route: its requests in flight and the sticky keys that were seen."""
+    """What outlives a generation of a route.
 
-    __slots__ = ("in_flight", "keys")
+    Attributes:
+        in_flight: requests that hold a slot, lingering ones included.
+        limit: how many may.
+        line: requests that wait for a slot.
+        adaptive: renews `limit` from latencies, where the route wants it.
+        keys: sticky keys that were seen.
+    """
+
+    __slots__ = ("_adaptive_config", "adaptive", "in_flight", "keys", "limit", "line")
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.limit = 0
+        self.line: Line[Waiting] = Line()
+        self.adaptive: AdaptiveLimit | None = None
         self.keys = Keys()
+        self._adaptive_config: tuple[Adaptive | None, int] = (None, 0)
+
+    def configure(self, route: Route) -> None:
+        """Takes over a generation's settings; an adaptive limit goes on where it was if nothing of it changed."""
+        self.line.bound = route.max_queued
+        config = (route.adaptive, route.max_in_flight)
+        if config != self._adaptive_config:
+            self._adaptive_config = config
+            self.limit = route.max_in_flight
+            self.adaptive = None
+            if route.adaptive is not None:
+                self.adaptive = AdaptiveLimit(route.adaptive.lowest, self.limit, route.adaptive.window_s)
+
+    def observe(self, latency_s: float, now: float) -> None:
+        """Takes in a good answer's latency."""
+        if self.adaptive is not None and self.adaptive.observe(latency_s, self.in_flight, now):
+            self.limit = self.adaptive.limit
 
 
 class VariantRuntime:
@@ -95,7 +129,6 @@ class RouteRuntime:
         "draw",
         "epoch",
         "keys",
-        "max_in_flight",
         "max_sampled_bytes",
         "name",
         "primary",
@@ -117,7 +150,6 @@ class RouteRuntime:
         self.shadows = shadows
         self.by_name = {variant.config.name: variant for variant in variants}
         self.primary = self.by_name[config.primary.name]
-        self.max_in_flight = config.max_in_flight
         self.epoch = config.epoch
         evidence = config.evidence
         self.draw = Draw(evidence) if evidence is not None and evidence.answers else None
@@ -232,4 +264,5 @@ class Table:
                 ShadowRuntime(shadow, targets, counters.shadow(route, shadow.variant)) for shadow in route.shadows
             ]
             state = states.setdefault(route.name, RouteState())
+            state.configure(route)
             self.routes[route.name] = RouteRuntime(route, variants, shadows, state)

@@ -126,6 +126,7 @@ class Worker:
         while not self._stop.is_set():
             self._mark(SlotState.SERVING)
             now = time.perf_counter()
+            plane.weigh(_rss_bytes())
             if now >= next_sweep:
                 plane.sweep(now)
                 next_sweep = now + 1.0

@@ -398,8 +398,12 @@ class ServerConnection(asyncio.Protocol):
 
     def replace(self, exchange: Exchange) -> None:
         """Another exchange takes over the present request, unless it has answered already."""
-        if self.phase is Phase.WAIT:
+        if self.phase in {Phase.WAIT, Phase.STREAM}:
             self._exchange = exchange
+
+    def serves(self, exchange: Exchange) -> bool:
+        """Whether that exchange still has this connection."""
+        return self._exchange is exchange
 
     @property
     def head_only(self) -> bool:

@@ -209,7 +209,7 @@ def test_lingering_slot() -> None:
     """Triton works on for a client that left: its slot stays taken until the answer is there, or a bound has passed."""
     with Backend("a") as backend:
         limits = Limits(linger_s=1.0)
-        with running((route(max_in_flight=1),), (pool(backend.url),), limits) as gateway:
+        with running((route(max_in_flight=1, max_queued=0),), (pool(backend.url),), limits) as gateway:
             with gateway.connect() as wire:
                 wire.send(infer(extra=Script(delay_s=0.6).header()))
                 until(lambda: backend.seen, "the request is at the backend")

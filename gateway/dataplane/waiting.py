@@ -1,0 +1,204 @@
+"""Requests that wait for a slot of their route: bounded, by priority, under their deadline.
+
+A waiting request stands in for its exchange. Its variant is drawn already, so that those turned away count against
+the variant they were meant for, as evidence needs.
+"""
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from gateway import errors
+from gateway.core.v2body import priority_of
+from gateway.dataplane import observe
+from gateway.dataplane.affinity import SequenceStep
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.plan import InferPlan
+from gateway.dataplane.table import RouteState, VariantRuntime
+from gateway.errors import Blame, Fault
+from gateway.http.head import RequestHead
+from gateway.http.server import ServerConnection
+from gateway.telemetry.records import Outcome
+
+if TYPE_CHECKING:
+    from gateway.dataplane.service import DataPlane
+
+_PRIORITY = b"x-sluice-priority"
+
+
+class Waiting:
+    """One request in its route's line.
+
+    Attributes:
+        deadline: when it stops waiting, perf_counter seconds.
+    """
+
+    __slots__ = (
+        "_arrived_at",
+        "_body",
+        "_complete",
+        "_connection",
+        "_head",
+        "_header_line",
+        "_parts",
+        "_plan",
+        "_sequence",
+        "_service",
+        "_size",
+        "_variant",
+        "deadline",
+    )
+
+    def __init__(
+        self,
+        service: "DataPlane",
+        connection: ServerConnection,
+        head: RequestHead,
+        plan: InferPlan,
+        variant: VariantRuntime,
+        body: bytes | None,
+        sequence: SequenceStep | None,
+        header_line: bytes = b"",
+    ) -> None:
+        self._service = service
+        self._connection: ServerConnection | None = connection
+        self._head = head
+        self._plan = plan
+        self._variant = variant
+        self._body = body
+        self._sequence = sequence
+        self._header_line = header_line
+        self._arrived_at = now = perf_counter()
+        self._parts: list[bytes] = []
+        self._size = len(body) if body is not None else 0
+        self._complete = body is not None
+        self.deadline = now + min(plan.timeout_s, plan.route.config.queue_timeout_s)
+
+    def start(self) -> None:
+        """Joins the line, or is turned away at once."""
+        service, state = self._service, self._plan.route.state
+        if state.line.bound == 0 or service.over_memory or not service.claim(self._size):
+            self._size = 0
+            self._turn_away(service.full)
+            return
+        waits, left = state.line.join(self, self._priority(), service.next_arrival())
+        if left is not None:
+            left.turned_away()
+        if not waits:
+            self._turn_away(service.full)
+            return
+        service.lines[state] = None
+        service.deadlines.add(self)
+        if self._body is None and self._connection is not None:
+            self._connection.pause()
+
+    def _priority(self) -> int:
+        """From the header, else from the request's own V2 parameter where the body is here."""
+        named = self._head.fields.get(_PRIORITY, b"")
+        if named.isdigit() and len(named) < 10:
+            return int(named)
+        if self._body is None or b"content-encoding" in self._head.fields:
+            return 0
+        length = self._head.header_length
+        return priority_of(self._body if length < 0 else self._body[:length])
+
+    def turn(self) -> None:
+        """A slot is free: the exchange takes over. The line has let go of this request already."""
+        connection, self._connection = self._connection, None
+        self._let_go()
+        assert connection is not None
+        exchange = Exchange(
+            self._service,
+            connection,
+            self._head,
+            self._plan,
+            self._variant,
+            self._body,
+            self._sequence,
+            self._header_line,
+            self._arrived_at,
+        )
+        connection.replace(exchange)
+        exchange.start()
+        if self._body is None and connection.serves(exchange):
+            connection.resume()
+            for part in self._parts:
+                exchange.body_data(part)
+            if self._complete:
+                exchange.body_end()
+
+    # the request's body (server.Exchange)
+
+    def body_data(self, data: bytes | memoryview) -> None:
+        """What was under way when reading was paused."""
+        if self._connection is None:
+            return
+        if self._service.claim(len(data)):
+            self._size += len(data)
+            self._parts.append(bytes(data))
+        else:
+            self._turn_away(errors.SHED_MEMORY)
+
+    def body_end(self) -> None:
+        """The request is complete while it waits."""
+        self._complete = True
+
+    def body_failed(self, fault: Fault) -> None:
+        """The rest of the request will not come."""
+        self._turn_away(fault)
+
+    def client_paused(self, paused: bool) -> None:
+        """Nothing is sent yet."""
+
+    # endings
+
+    def turned_away(self) -> None:
+        """Somebody of a higher priority took the place."""
+        self._turn_away(errors.SHED_ROUTE)
+
+    def on_deadline(self) -> None:
+        """It has waited long enough."""
+        over = perf_counter() - self._arrived_at >= self._plan.timeout_s
+        self._turn_away(errors.DEADLINE if over else errors.SHED_ROUTE)
+
+    def client_gone(self) -> None:
+        """The client left while it waited."""
+        self._connection = None
+        self._count(Outcome.CANCELLED)
+        self._leave()
+
+    def _turn_away(self, fault: Fault) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._count(Outcome.SHED if fault.blame is Blame.OVERLOAD else observe.outcome_of_fault(fault))
+        self._leave()
+        self._service.answer_fault(connection, fault, self._plan.route.name, self._head.request_id)
+
+    def _count(self, outcome: Outcome) -> None:
+        plan = self._plan
+        drawn = not plan.pinned and (self._sequence is None or self._sequence.start)
+        counts = self._variant.counts if drawn else self._variant.pinned_counts
+        observe.assigned(counts, plan)
+        observe.ended(counts, plan, outcome, perf_counter() - self._arrived_at, self._size)
+
+    def _leave(self) -> None:
+        state = self._plan.route.state
+        if state.line.leave(self) and not state.line:
+            self._service.lines.pop(state, None)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._service.claim(-self._size)
+        self._size = 0
+        self._service.deadlines.discard(self)
+
+
+def next_in_line(service: "DataPlane", states: dict[RouteState, None]) -> None:
+    """Gives free slots to those who wait; called when a slot was given back."""
+    for state in list(states):
+        while state.line and service.in_flight < service.max_in_flight and state.in_flight < state.limit:
+            waiting = state.line.first()
+            state.line.leave(waiting)
+            waiting.turn()
+        if not state.line:
+            states.pop(state, None)
