@@ -85,9 +85,10 @@ class LocalExchange:
 
     def body_data(self, data: bytes | memoryview) -> None:
         """Gathers the body within a bound, where it means something."""
-        self._size += len(data)
-        if self._size <= _MAX_BODY and self._plan.target.endpoint in GUARDED:
-            self._parts.append(bytes(data))
+        if self._plan.target.endpoint in GUARDED:
+            self._size += len(data)
+            if self._size <= _MAX_BODY:
+                self._parts.append(bytes(data))
 
     def body_end(self) -> None:
         """Answers."""

@@ -5,7 +5,10 @@ else (long bodies, chunks, pipelining, slow clients) is a small state machine ar
 """
 
 import asyncio
+import contextlib
 import re
+import socket
+import struct
 from enum import Enum, auto
 from time import perf_counter
 from typing import Protocol, cast
@@ -22,6 +25,7 @@ _PENDING = 64 << 10
 _MAX_DRAIN = 64 << 20
 _LINGER_S = 2.0
 _DRAIN_IDLE_S = 1.0
+_RESET = struct.pack("ii", 1, 0)
 _EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 
 
@@ -102,6 +106,7 @@ class ServerConnection(asyncio.Protocol):
         "_reading",
         "_received",
         "_service",
+        "_until",
         "_writing_since",
         "keep_alive",
         "phase",
@@ -126,6 +131,7 @@ class ServerConnection(asyncio.Protocol):
         self._looping = False
         self._reading = True
         self._writing_since = 0.0
+        self._until = 0.0  # end of lingering
 
     # asyncio.Protocol
 
@@ -467,15 +473,18 @@ class ServerConnection(asyncio.Protocol):
             return
         self.phase = Phase.LINGER
         self.since = perf_counter()
+        self._until = self.since + self._service.limits.body_timeout_s
         self._received = 0
         transport.write_eof()
         self.resume()
 
     def abort(self) -> None:
-        """Ends the connection at once, so that the client sees an incomplete response as such."""
+        """Resets the connection, so that the client sees an incomplete response as such, whatever marks its end."""
         self.phase = Phase.CLOSED
         self._exchange = None
         if self.transport is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
     def close(self) -> None:
@@ -513,7 +522,8 @@ class ServerConnection(asyncio.Protocol):
                     self.abort()
                 else:
                     self._body_failed(errors.CLIENT_SLOW)
-        elif (phase is Phase.LINGER and waited > _LINGER_S) or (
-            phase is Phase.CLOSED and waited > limits.write_timeout_s  # it never took the rest of its answer
-        ):
+        elif phase is Phase.LINGER:
+            if waited > _LINGER_S or now > self._until:
+                self.close()
+        elif phase is Phase.CLOSED and waited > limits.write_timeout_s:  # it never took the rest of its answer
             self.abort()

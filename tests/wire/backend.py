@@ -30,6 +30,7 @@ class Script(msgspec.Struct, kw_only=True, omit_defaults=True):
     Attributes:
         read: bytes of the body to read before answering; -1 reads all of it.
         delay_s: time between reading and answering.
+        hold: wait until `Backend.release` is called.
         interim: statuses of 1xx responses sent first.
         raw: the whole answer as it goes over the wire (latin-1), instead of what the next fields describe.
         status, headers, body: of the answer; an empty body echoes what the request was (see `Backend`).
@@ -44,6 +45,7 @@ class Script(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     read: int = -1
     delay_s: float = 0.0
+    hold: bool = False
     interim: list[int] = []
     raw: str = ""
     status: int = 200
@@ -95,6 +97,7 @@ class Backend:
         on_connect: reset new connections at once, never read from them, or serve.
         seen: inferences that arrived, oldest first.
         health_hangs: probes get no answer.
+        held: requests that wait for `release`.
     """
 
     name: str = "backend"
@@ -105,12 +108,14 @@ class Backend:
     on_connect: Literal["serve", "reset", "ignore"] = "serve"
     seen: list[Seen] = field(default_factory=list)
     health_hangs: bool = False
+    held: int = 0
     port: int = 0
     connections: int = 0
     accepted: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _server: asyncio.Server | None = None
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -144,6 +149,10 @@ class Backend:
     def reset_all(self) -> None:
         """Resets every connection but goes on listening."""
         self._call(self._reset_all())
+
+    def release(self) -> None:
+        """Lets all held requests go on."""
+        self._call(self._release())
 
     def ids(self) -> list[str]:
         """Test ids of the inferences seen."""
@@ -180,6 +189,10 @@ class Backend:
     async def _reset_all(self) -> None:
         for writer in list(self._writers):
             _reset(writer)
+
+    async def _release(self) -> None:
+        self._released.set()
+        self._released = asyncio.Event()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = next(self._numbers)
@@ -221,6 +234,10 @@ class Backend:
         echo = {"id": headers.get("x-test-id", ""), "length": len(body), "digest": digest, "backend": self.name}
         if script.delay_s:
             await asyncio.sleep(script.delay_s)
+        if script.hold:
+            self.held += 1
+            await self._released.wait()
+            self.held -= 1
         await self._answer(writer, script, msgspec.json.encode({**echo, "target": target}))
         if script.then == "hang":
             await asyncio.Event().wait()

@@ -17,11 +17,18 @@ from gateway.http.reply import error_body, reply
 from gateway.http.server import Exchange, ServerConnection
 
 
+class _Socket:
+    """Takes options."""
+
+    def setsockopt(self, *_: object) -> None:
+        """Nothing depends on them here."""
+
+
 class MemoryTransport(asyncio.Transport):
     """Keeps what is written; closes and pauses as a real one does."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"socket": _Socket()})
         self.written = bytearray()
         self.closed = self.eof = self.paused = False
 

@@ -1,6 +1,6 @@
 """How bytes are cut into segments changes nothing: any split of valid traffic gives what the whole gives."""
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Limits
@@ -35,14 +35,14 @@ def requests(draw: st.DrawFn) -> tuple[bytes, tuple[bytes, bytes, bytes]]:
             piece = body[at : at + size]
             at += len(piece)
             if piece:
-                framed += b"%x%b\r\n%b\r\n" % (len(piece), draw(st.sampled_from([b"", b";a=b", b" ;x"])), piece)
+                framed += b"%x%b\r\n%b\r\n" % (len(piece), draw(st.sampled_from([b"", b";a=b", b";x"])), piece)
         framed += b"0\r\n" + draw(st.sampled_from([b"", b"x-t: 1\r\n"])) + b"\r\n"
     order = draw(st.permutations(fields))
     head = method + b" " + target + b" HTTP/1.1\r\n" + b"".join(field + b"\r\n" for field in order) + b"\r\n"
     return head + framed, (method, b"/x" if target.startswith(b"http") else target, body)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(requests(), min_size=1, max_size=4), _cuts, st.booleans())
 def test_requests_may_be_cut_anywhere(
     sent: list[tuple[bytes, tuple[bytes, bytes, bytes]]], places: list[int], at_once: bool
@@ -92,7 +92,7 @@ def responses(draw: st.DrawFn) -> tuple[bytes, int, bytes]:
     return interim * draw(st.integers(0, 2)) + head + framed, status, body
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(responses(), _cuts)
 def test_responses_may_be_cut_anywhere(sent: tuple[bytes, int, bytes], places: list[int]) -> None:
     """A backend's answer arrives as what it means wherever it is cut, and leaves its connection equally usable."""
@@ -102,7 +102,7 @@ def test_responses_may_be_cut_anywhere(sent: tuple[bytes, int, bytes], places: l
     assert receive(cut(data, places)) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(responses(), st.floats(0, 1, exclude_max=True), _cuts)
 def test_cut_off_responses_never_look_whole(sent: tuple[bytes, int, bytes], share: float, places: list[int]) -> None:
     """An answer that ends early is a failure, unless only the connection's end marks its own."""
@@ -115,7 +115,7 @@ def test_cut_off_responses_never_look_whole(sent: tuple[bytes, int, bytes], shar
     assert not found.released
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(responses(), st.binary(min_size=1, max_size=50), _cuts)
 def test_surplus_bytes_end_a_backend_connection(
     sent: tuple[bytes, int, bytes], surplus: bytes, places: list[int]
