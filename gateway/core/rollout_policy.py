@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from gateway.core.pool import STRICT
 
 Strategy = Literal["canary", "blue_green", "shadow", "ab", "champion_challenger"]
+Clusters = Literal["learn", "block", "none"]
 HookPhase = Literal[
     "pre_rollout", "pre_step", "post_step", "confirm_promotion", "post_promotion", "on_abort", "on_rollback"
 ]
@@ -281,7 +282,8 @@ class RolloutPolicy:
             that arm only; `none` compares with all remaining traffic (more evidence, less alike).
         unit: what was drawn at random: `request`, `key` for sticky routes; `auto` goes by the route.
         clusters: bad outcomes of one second may share a cause (a failed batch). `learn` counts a second once until
-            the data show that they fall independently; `block` always counts a second once; `none` trusts each one.
+            the data show that they fall independently; `none` trusts each one; `block` always counts a second once,
+            which suits arms of equal size only (a small arm has as many bursts, and fewer requests, as a large one).
         gates: what is judged.
         alpha: chance of aborting a candidate that is no worse, over the whole rollout and all gates.
         beta: chance of passing a candidate that is worse by a gate's margin.
@@ -308,7 +310,7 @@ class RolloutPolicy:
     shadow_sample: Percent = 10.0
     baseline: Literal["none", "equal"] = "none"
     unit: Literal["auto", "request", "key"] = "auto"
-    clusters: Literal["learn", "block", "none"] = "learn"
+    clusters: Clusters = "learn"
     gates: Gates = field(default_factory=Gates)
     alpha: Probability = 0.01
     beta: Probability = 0.05
@@ -347,6 +349,8 @@ def problems(policy: RolloutPolicy) -> Iterator[tuple[str, str]]:
         for i, weight in enumerate(weights if policy.strategy == "canary" else [policy.share]):
             if 2 * weight > 100:
                 yield f"steps.{i}.weight", f"{weight:g} % leaves no room for an equal baseline arm (at most 50 %)"
+    if policy.clusters == "block" and policy.baseline != "equal":
+        yield "clusters", "block needs an equal baseline arm (baseline: equal)"
     if policy.strategy in {"shadow", "blue_green"} and policy.shadow_sample <= 0:
         yield "shadow_sample", f"strategy {policy.strategy} needs mirrored requests"
     yield from _gate_problems(policy.gates)

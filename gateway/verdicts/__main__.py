@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from gateway.core.rollout_policy import RolloutPolicy
+from gateway.core.rollout_policy import Clusters, RolloutPolicy
 from gateway.verdicts.allgates import CANDIDATES, OLD, Outcomes, outcomes
 from gateway.verdicts.report import Result, page
 from gateway.verdicts.study import Walk, aborts, walk
@@ -47,10 +47,14 @@ def main(
     horizon_s: Annotated[int, typer.Option(min=10, help="Longest whole rollout.")] = 3600,
     seed: Annotated[int, typer.Option(help="Seed of the traces.")] = 1,
     step_s: Annotated[int, typer.Option(min=10, help="Seconds per step.")] = 150,
+    clusters: Annotated[str, typer.Option(help="How shared causes are counted: learn, block or none.")] = "learn",
     out: Annotated[Path | None, typer.Option(help="Write the page here instead of to standard output.")] = None,
 ) -> None:
     """Simulates rollouts and reports false aborts, detection and promotions, beside two other judges."""
-    schedule, policy, started = Schedule(step_s=step_s), RolloutPolicy(), time.monotonic()
+    if clusters not in get_args(Clusters):
+        raise typer.BadParameter(f"{clusters!r} is none of {', '.join(get_args(Clusters))}", param_hint="--clusters")
+    policy = RolloutPolicy(clusters=cast(Clusters, clusters))
+    schedule, started = Schedule(step_s=step_s), time.monotonic()
     console = Console(stderr=True)
     nulls: list[Result] = []
     regressions: list[Result] = []
@@ -66,6 +70,7 @@ def main(
                     schedule,
                     rollouts=rollouts,
                     seed=seed,
+                    policy=policy,
                     told=partial(progress.advance, task),
                 )
                 results.append((scenario, found))
@@ -88,7 +93,8 @@ def main(
             if several:
                 everything.append(outcomes(name, version, rollouts=several, seed=seed))
     command = (
-        f"python -m gateway.verdicts --rollouts {rollouts} --walks {walks} --step-s {step_s} --all-gates {all_gates}"
+        f"python -m gateway.verdicts --rollouts {rollouts} --walks {walks} --step-s {step_s} --all-gates {all_gates} "
+        f"--clusters {clusters}"
     )
     text = page(
         nulls,

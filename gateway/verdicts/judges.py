@@ -67,7 +67,9 @@ class Sluice:
         self._stage = now.copy()
         d = self._dispersion
         d = replace(d, stage_bad=np.where(moved, 0.0, d.stage_bad), stage_total=np.where(moved, 0.0, d.stage_total))
-        weight = d.weight(n)
+        weight: Floats = np.asarray(d.weight(n))
+        if self._policy.clusters != "learn":
+            weight = np.ones_like(n) if self._policy.clusters == "none" else 1.0 / np.maximum(n, 1.0)
         self._dispersion = d.after(x, n, share)  # type: ignore[arg-type]
         rows = np.arange(len(x))
         self.shares[rows, now] = share

@@ -77,6 +77,7 @@ def aborts(
     *,
     rollouts: int,
     seed: int,
+    policy: RolloutPolicy | None = None,
     alone: bool = False,
     told: Callable[[int], None] = lambda done: None,
 ) -> list[Aborts]:
@@ -87,14 +88,16 @@ def aborts(
         schedule: shares over time, the same for every judge.
         rollouts: number of simulated rollouts.
         seed: makes the traces repeatable.
+        policy: ours; the default one when None.
         alone: only our own judges.
         told: called with the number of rollouts that were done since the last call.
     """
+    policy = policy or RolloutPolicy()
     found: dict[str, list[tuple[Floats, Floats]]] = {}
     for start in range(0, rollouts, CHUNK):
         size = min(CHUNK, rollouts - start)
         rng = np.random.default_rng([seed, start])
-        for name, when, requests in _chunk(scenario, schedule, rng, size, alone=alone):
+        for name, when, requests in _chunk(scenario, schedule, rng, size, policy=policy, alone=alone):
             found.setdefault(name, []).append((when, requests))
         told(size)
     results = []
@@ -108,9 +111,9 @@ def aborts(
 
 
 def _chunk(
-    scenario: Scenario, schedule: Schedule, rng: np.random.Generator, size: int, *, alone: bool
+    scenario: Scenario, schedule: Schedule, rng: np.random.Generator, size: int, *, policy: RolloutPolicy, alone: bool
 ) -> Sequence[tuple[str, Floats, Floats]]:
-    policy, steps = RolloutPolicy(), len(schedule.shares)
+    steps = len(schedule.shares)
     # A key-based test has no counterpart in the guardrail, which counts requests: it is judged on its own.
     by_keys = scenario.kind == "keys"
     ours = Sluice(size, steps, policy, guardrail=not by_keys)

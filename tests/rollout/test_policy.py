@@ -83,6 +83,7 @@ def test_wrong_values_are_named(wrong: dict[str, Any], where: str) -> None:
         (RolloutPolicy(gates=Gates(shadow=ShadowGate(max_disagreement=0.2))), "gates.shadow.margin_disagreement"),
         (RolloutPolicy(gates=Gates(accuracy=AccuracyGate(max_drop=0.2))), "gates.accuracy.margin_drop"),
         (RolloutPolicy(strategy="shadow", shadow_sample=0), "shadow_sample"),
+        (RolloutPolicy(clusters="block"), "clusters"),
     ],
 )
 def test_contradictions_are_named(policy: RolloutPolicy, where: str) -> None:

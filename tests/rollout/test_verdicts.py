@@ -34,6 +34,13 @@ def test_counting_requests_of_sticky_keys_would_be_unsound() -> None:
     assert found.lower > RolloutPolicy().alpha
 
 
+def test_trusting_every_outcome_would_be_unsound_for_failed_batches() -> None:
+    """Without learning shared causes the same healthy rollouts abort far too often: why it is the default."""
+    (batches,) = [scenario for scenario in NULLS if scenario.name.startswith("failed batches") and scenario.base < 0.05]
+    trusting = aborts(batches, SHORT, rollouts=ROLLOUTS, seed=11, policy=RolloutPolicy(clusters="none"), alone=True)
+    assert all(found.lower > RolloutPolicy().alpha for found in trusting)
+
+
 @pytest.mark.parametrize(("scenario", "most"), [(REGRESSIONS[0], 50), (REGRESSIONS[1], 60), (REGRESSIONS[2], 150)])
 def test_regressions_are_caught_early(scenario: Scenario, most: int) -> None:
     """Every simulated regression is aborted, at the median within the stated candidate requests."""
