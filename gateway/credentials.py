@@ -126,10 +126,8 @@ def checked(credential: C) -> C:
         return msgspec.convert(msgspec.to_builtins(credential), type(credential))
     except msgspec.ValidationError as error:
         if error.args[0].endswith("`$.id`"):
-            what = (
-                "must be up to 64 lower-case letters, digits, dots and dashes, and begin and end with one of the first"
-            )
-            raise RejectedError(f"id {credential.id!r} {what} two") from error
+            what = "must be lower-case letters and digits, with dots and dashes between them, 64 at most"
+            raise RejectedError(f"id {credential.id!r}: {what}") from error
         raise RejectedError(str(error)) from error
 
 
