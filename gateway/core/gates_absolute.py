@@ -31,7 +31,7 @@ def judge_guardrails(evidence: Evidence, policy: RolloutPolicy, stage: Stage, ga
         old_bad, old_seen = old[name]
         old_rate = old_bad / old_seen if old_seen else 0.0
         allowed = min(1.0, stage.slack * max(rate, OLD_RATE_SLACK * old_rate))
-        text = f"{_NAMES[name]}: {bad} of {seen} candidate requests, {allowed:.3g} allowed"
+        text = f"{_NAMES[name]}: {bad} of {seen} candidate requests, {100 * allowed:.3g} % allowed"
         (missed if seen and bad / seen > allowed else kept).append(text)
     samples = evidence.candidate.ended
     worst = max(logs, key=lambda name: logs[name], default="")

@@ -80,6 +80,7 @@ def _judge(
         would_change = f"{min_samples - candidate:g} more observations"
     elif below >= math.log(pass_bound):
         outcome, reason = Outcome.PASS, f"{text}: less than {margin:.3g} above"
+        would_change = f"evidence of {bound:.3g} that it is more than {tolerated:g} above fails it"
     else:
         outcome, reason = Outcome.INCONCLUSIVE, f"{text}: neither shown above {tolerated:g} nor below {margin:.3g}"
         would_change = "more observations"

@@ -40,6 +40,7 @@ def judge_drift(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: D
         would_change = f"{needed - samples:.0f} more sampled predictions"
     elif size < moderate and not (gate.kind == "score" and distance >= gate.ks_major):
         outcome, reason = Outcome.PASS, f"{sizes} over {samples:.0f} sampled predictions"
+        would_change = f"evidence of {bound:.3g} against a bin, or PSI from {moderate:g}"
     else:
         noise = (gate.bins - 1) * (1 / samples + (1 / others if others else 1.0))
         outcome = Outcome.INCONCLUSIVE

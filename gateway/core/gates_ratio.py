@@ -173,6 +173,8 @@ def _would_change(
     more = _more_to_fail(_current(evidence, leading.name).tallies, found, leading, gate.tolerance_ratio, bound)
     if more is not None:
         what = _WORDS[leading.name].format(evidence.slow_ms)
+        if more == 1:
+            what = what.replace("errors", "error").replace("sheds", "shed").replace("requests", "request")
         parts.append(f"{more} more {what} on the candidate, in as many seconds, would fail it")
     if outcome is Outcome.NO_DATA:
         parts.append(f"{stage.min_samples - evidence.candidate.ended} more candidate requests are needed to judge")
