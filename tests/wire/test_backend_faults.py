@@ -164,7 +164,7 @@ def test_backend_that_never_reads_stops_the_client() -> None:
     """The upload stalls instead of gathering in the gateway's memory, and the deadline ends it."""
     with Backend("a") as backend:
         backend.script = Script(read=1000, cut=0, then="hang")
-        with running((route(timeout_s=2.0),), (pool(backend.url),)) as gateway, gateway.connect(timeout_s=0.5) as wire:
+        with running((route(timeout_s=1.0),), (pool(backend.url),)) as gateway, gateway.connect(timeout_s=0.5) as wire:
             before = gateway.rss()
             with pytest.raises(TimeoutError):
                 wire.send(infer(b"x" * 200_000_000))
@@ -208,16 +208,17 @@ def test_resetting_listener_is_a_connect_failure() -> None:
 def test_lingering_slot() -> None:
     """Triton works on for a client that left: its slot stays taken until the answer is there, or a bound has passed."""
     with Backend("a") as backend:
-        limits = Limits(linger_s=1.0)
+        limits = Limits(linger_s=2.0)
         with running((route(max_in_flight=1, max_queued=0),), (pool(backend.url),), limits) as gateway:
             with gateway.connect() as wire:
-                wire.send(infer(extra=Script(delay_s=0.6).header()))
-                until(lambda: backend.seen, "the request is at the backend")
+                wire.send(infer(extra=Script(hold=True).header()))
+                until(lambda: backend.held, "the request is at the backend")
             until(lambda: gateway.outcome(Outcome.CANCELLED) == 1, "the client is gone")
             assert gateway.report().in_flight == 1
             with gateway.connect() as wire:
                 wire.send(infer())
                 assert wire.answer().status == 503
+            backend.release()
             gateway.settle()
             with gateway.connect() as wire:
                 wire.send(infer(extra=Script(cut=0, then="hang").header()))
