@@ -24,8 +24,8 @@ from gateway.dataplane.streamed import StreamedBody
 from gateway.dataplane.table import VariantRuntime
 from gateway.errors import Fault
 from gateway.http.client import UpstreamConnection
+from gateway.http.connection import ClientConnection
 from gateway.http.head import RequestHead, ResponseHead
-from gateway.http.server import ServerConnection
 from gateway.telemetry.records import Outcome
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Exchange:
     def __init__(
         self,
         service: "DataPlane",
-        connection: ServerConnection,
+        connection: ClientConnection,
         head: RequestHead,
         plan: InferPlan,
         variant: VariantRuntime,
@@ -94,7 +94,7 @@ class Exchange:
         arrived_at: float = 0.0,
     ) -> None:
         self._service = service
-        self._connection: ServerConnection | None = connection
+        self._connection: ClientConnection | None = connection
         self._head = head
         self._plan = plan
         self._variant = variant
@@ -240,7 +240,7 @@ class Exchange:
             else:
                 backend.in_flight -= 1
 
-    # the request's body (server.Exchange)
+    # the request's body (serving.Exchange)
 
     def body_data(self, data: bytes | memoryview) -> None:
         """A slice of a long body."""
@@ -329,7 +329,7 @@ class Exchange:
         keep_bytes = self._plan.route.max_sampled_bytes if self._keeps_answer else -1
         self._relay = Relay(connection, chunked, self._plan.stream, keep_bytes)
 
-    def _response_head(self, now: float, fields: bytes, connection: ServerConnection) -> bytes:
+    def _response_head(self, now: float, fields: bytes, connection: ClientConnection) -> bytes:
         """Status line and all fields towards the client; notes how long it took to get here."""
         self._upstream_s = upstream_s = now - self._sent_at
         self._total_s = total_s = now - self._started_at

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from gateway import errors
 from gateway.dataplane.plan import InferPlan
 from gateway.errors import Fault
-from gateway.http import server
+from gateway.http import serving
+from gateway.http.connection import ClientConnection
 from gateway.http.head import RequestHead
-from gateway.http.server import ServerConnection
 
 
 class Gathering:
@@ -25,15 +25,15 @@ class Gathering:
 
     def __init__(
         self,
-        connection: ServerConnection,
+        connection: ClientConnection,
         head: RequestHead,
         plan: InferPlan,
         bound: int,
         claim: Callable[[int], bool],
-        begin: Callable[[ServerConnection, RequestHead, InferPlan, bytes], server.Exchange],
-        refuse: Callable[[ServerConnection, Fault, str, bytes], None],
+        begin: Callable[[ClientConnection, RequestHead, InferPlan, bytes], serving.Exchange],
+        refuse: Callable[[ClientConnection, Fault, str, bytes], None],
     ) -> None:
-        self._connection: ServerConnection | None = connection
+        self._connection: ClientConnection | None = connection
         self._head = head
         self._plan = plan
         self._bound = bound

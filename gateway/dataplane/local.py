@@ -18,8 +18,8 @@ from gateway.dataplane.plan import LocalPlan
 from gateway.dataplane.pool import BackendRuntime
 from gateway.dataplane.table import RouteRuntime, VariantRuntime
 from gateway.errors import Fault, UnreachableError
+from gateway.http.connection import ClientConnection
 from gateway.http.reply import error_body, reply
-from gateway.http.server import ServerConnection
 
 if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
@@ -68,15 +68,15 @@ def _add(into: Any, other: Any) -> Any:
 class LocalExchange:
     """One request answered here."""
 
-    def __init__(self, service: "DataPlane", connection: ServerConnection, plan: LocalPlan, body: bytes | None) -> None:
+    def __init__(self, service: "DataPlane", connection: ClientConnection, plan: LocalPlan, body: bytes | None) -> None:
         self._service = service
-        self._connection: ServerConnection | None = connection
+        self._connection: ClientConnection | None = connection
         self._plan = plan
         self._body = body
         self._parts: list[bytes] = []
         self._size = 0
 
-    # server.Exchange
+    # serving.Exchange
 
     def start(self) -> None:
         """Answers, once the body is here."""

@@ -3,6 +3,7 @@
 A copy has its own pool, connections, bound and deadline. Whatever happens to it is counted and forgotten.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 from random import random
 from time import perf_counter
@@ -32,6 +33,7 @@ class ShadowCopy:
 
     Attributes:
         noise: it goes to the variant that serves the original.
+        on_end: told how it ended, once: `ok`, `error`, `timeout`, or why it was dropped.
         original: the client's own answer, once there is one.
         shadow: which shadow it is for.
         deadline: end of its time, perf_counter seconds.
@@ -51,6 +53,7 @@ class ShadowCopy:
         "_variant",
         "deadline",
         "noise",
+        "on_end",
         "original",
         "shadow",
     )
@@ -61,6 +64,7 @@ class ShadowCopy:
         self.shadow = shadow
         self.noise = noise
         self.original: Sample | None = None
+        self.on_end: Callable[[str], None] | None = None
         self._answer: Answer | None = None
         self._parts: list[bytes] | None = [] if shadow.config.compare else None
         self._head: ResponseHead | None = None
@@ -78,6 +82,8 @@ class ShadowCopy:
         dropped[reason] = dropped.get(reason, 0) + 1
         if self._sequence is not None:
             self._service.mirror.break_off(self._sequence)
+        if self.on_end is not None:
+            self.on_end(reason)
 
     def _lease(self) -> BackendRuntime | None:
         """Any backend, but for a sequence always the same one as long as it is there (rendezvous hashing)."""
@@ -177,7 +183,7 @@ class ShadowCopy:
         """The shadow took too long."""
         self.shadow.counts.timeouts += 1
         self._answered(Answer(variant=self._variant.config.name, status=0))
-        self._finish()
+        self._finish("timeout")
 
     def answer_of_original(self, sample: Sample) -> None:
         """The client's answer, to be looked at beside the copy's."""
@@ -206,14 +212,14 @@ class ShadowCopy:
             counts.errors += 1
         counts.latency[index((perf_counter() - self._sent_at) * 1e6)] += 1
         self._upstream = None
-        self._finish()
+        self._finish("ok" if head.status < 400 else "error")
 
     def _end_badly(self) -> None:
         self.shadow.counts.errors += 1
         self._answered(Answer(variant=self._variant.config.name, status=0))
-        self._finish()
+        self._finish("error")
 
-    def _finish(self) -> None:
+    def _finish(self, how: str) -> None:
         """Gives everything back, once."""
         backend, self._backend = self._backend, None
         if backend is None:
@@ -225,6 +231,8 @@ class ShadowCopy:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
+        if self.on_end is not None:
+            self.on_end(how)
 
 
 class Mirror:

@@ -1,7 +1,7 @@
 """An answer that is longer than one read: passed on to the client as it comes."""
 
 from gateway.http.chunked import LAST_CHUNK, encode_chunk
-from gateway.http.server import ServerConnection
+from gateway.http.connection import ClientConnection
 
 # How Triton writes an error into a stream whose status was already sent.
 STREAM_ERROR = b'data: {"error"'
@@ -24,7 +24,7 @@ class Relay:
 
     __slots__ = ("_chunked", "_connection", "_events", "_keep_bytes", "_tail", "failed", "kept", "size")
 
-    def __init__(self, connection: ServerConnection, chunked: bool, events: bool, keep_bytes: int) -> None:
+    def __init__(self, connection: ClientConnection, chunked: bool, events: bool, keep_bytes: int) -> None:
         self._connection = connection
         self._chunked = chunked
         self._events = events

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from gateway import errors
@@ -26,11 +26,11 @@ from gateway.dataplane.table import Counters, RouteState, Table, VariantRuntime
 from gateway.dataplane.tlsfiles import ListenerTls
 from gateway.dataplane.waiting import Waiting, next_in_line
 from gateway.errors import Blame, Fault
-from gateway.http import server
+from gateway.http import serving
 from gateway.http.client import UpstreamConnection
+from gateway.http.connection import ClientConnection
 from gateway.http.head import Heads, RequestHead
 from gateway.http.reply import error_body, reply
-from gateway.http.server import ServerConnection
 from gateway.rates import RateTable
 from gateway.sequences import SequenceTable
 from gateway.telemetry.access import AccessLog
@@ -86,6 +86,7 @@ class DataPlane:
         lines: routes whose requests wait for a slot.
         over_memory: the worker's memory is above its ceiling.
         local_in_flight: requests that the gateway answers itself by asking backends.
+        new_exchange: makes exchanges; tracing puts its own way here.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class DataPlane:
         self.limits = config.limits
         self.loop = loop
         self.heads = Heads(config.limits)
-        self.connections: set[ServerConnection] = set()
+        self.connections: set[ClientConnection] = set()
         self.accepted = 0
         self.draining = False
         self.leaving = False
@@ -122,6 +123,7 @@ class DataPlane:
         self.retries = 0
         self.retrying = 0
         self.access: AccessLog | None = None
+        self.new_exchange: Callable[..., Exchange] = Exchange
         self.listener_tls = ListenerTls(config.listen.tls)
         self.gate = Gate(config.auth, rates) if config.auth.required and rates is not None else None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -151,18 +153,18 @@ class DataPlane:
         self._prober.learn(self.table)
         return True
 
-    # http.server.Service
+    # http.serving.Service
 
-    def opened(self, connection: ServerConnection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """A client connected."""
         self.connections.add(connection)
         self.accepted += 1
 
-    def closed(self, connection: ServerConnection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         """Its connection ended."""
         self.connections.discard(connection)
 
-    def begin(self, connection: ServerConnection, head: RequestHead, body: bytes | None) -> server.Exchange:
+    def begin(self, connection: ClientConnection, head: RequestHead, body: bytes | None) -> serving.Exchange:
         """Takes a request to where its plan says."""
         plan = head.plan
         if plan is None:
@@ -177,7 +179,7 @@ class DataPlane:
             state = route.state
             if state.in_flight >= state.limit or self.in_flight >= self.max_in_flight or state in self.lines:
                 return self._wait(connection, head, plan, variant, body)
-            exchange = Exchange(self, connection, head, plan, variant, body, None)
+            exchange = self.new_exchange(self, connection, head, plan, variant, body, None)
             exchange.start()
             return exchange
         if type(plan) is LocalPlan:
@@ -190,7 +192,7 @@ class DataPlane:
         self.answer_fault(connection, plan, "", head.request_id)
         return _ANSWERED
 
-    def _over_rate(self, connection: ServerConnection, head: RequestHead, who: Principal, route: str) -> bool:
+    def _over_rate(self, connection: ClientConnection, head: RequestHead, who: Principal, route: str) -> bool:
         """Spends one request of a principal's rate; True when it was refused and answered."""
         wait_s = who.limit.take() if who.limit is not None else 0.0
         if wait_s:
@@ -198,8 +200,8 @@ class DataPlane:
         return wait_s > 0
 
     def _begin_read(
-        self, connection: ServerConnection, head: RequestHead, plan: InferPlan, body: bytes | None
-    ) -> server.Exchange:
+        self, connection: ClientConnection, head: RequestHead, plan: InferPlan, body: bytes | None
+    ) -> serving.Exchange:
         """Begins a request whose body says where it must go, or is to be changed."""
         if body is None:
             bound = self.limits.max_gathered_bytes
@@ -217,20 +219,20 @@ class DataPlane:
         state = plan.route.state
         if state.in_flight >= state.limit or self.in_flight >= self.max_in_flight or state in self.lines:
             return self._wait(connection, head, plan, variant, body, step, line)
-        exchange = Exchange(self, connection, head, plan, variant, body, step, line)
+        exchange = self.new_exchange(self, connection, head, plan, variant, body, step, line)
         exchange.start()
         return exchange
 
     def _wait(
         self,
-        connection: ServerConnection,
+        connection: ClientConnection,
         head: RequestHead,
         plan: InferPlan,
         variant: VariantRuntime,
         body: bytes | None,
         step: SequenceStep | None = None,
         line: bytes = b"",
-    ) -> server.Exchange:
+    ) -> serving.Exchange:
         """Lets a request wait for a slot, or turns it away."""
         waiting = Waiting(self, connection, head, plan, variant, body, step, line)
         waiting.start()
@@ -298,7 +300,7 @@ class DataPlane:
         return reply(fault.status, error_body(fault.text), connection_header, head_only)
 
     def answer_fault(
-        self, connection: ServerConnection, fault: Fault, route: str, request_id: bytes, retry_after_s: int = 1
+        self, connection: ClientConnection, fault: Fault, route: str, request_id: bytes, retry_after_s: int = 1
     ) -> None:
         """Ends a connection's present exchange with a fault; counts it."""
         self._count_fault(route, fault)

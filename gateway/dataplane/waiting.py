@@ -11,12 +11,11 @@ from gateway import errors
 from gateway.core.v2body import priority_of
 from gateway.dataplane import observe
 from gateway.dataplane.affinity import SequenceStep
-from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.plan import InferPlan
 from gateway.dataplane.table import RouteState, VariantRuntime
 from gateway.errors import Blame, Fault
+from gateway.http.connection import ClientConnection
 from gateway.http.head import RequestHead
-from gateway.http.server import ServerConnection
 from gateway.telemetry.records import Outcome
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Waiting:
     def __init__(
         self,
         service: "DataPlane",
-        connection: ServerConnection,
+        connection: ClientConnection,
         head: RequestHead,
         plan: InferPlan,
         variant: VariantRuntime,
@@ -60,7 +59,7 @@ class Waiting:
         header_line: bytes = b"",
     ) -> None:
         self._service = service
-        self._connection: ServerConnection | None = connection
+        self._connection: ClientConnection | None = connection
         self._head = head
         self._plan = plan
         self._variant = variant
@@ -106,7 +105,7 @@ class Waiting:
         connection, self._connection = self._connection, None
         self._let_go()
         assert connection is not None
-        exchange = Exchange(
+        exchange = self._service.new_exchange(
             self._service,
             connection,
             self._head,
@@ -126,7 +125,7 @@ class Waiting:
             if self._complete:
                 exchange.body_end()
 
-    # the request's body (server.Exchange)
+    # the request's body (serving.Exchange)
 
     def body_data(self, data: bytes | memoryview) -> None:
         """What was under way when reading was paused."""

@@ -8,8 +8,10 @@ import resource
 import signal
 import socket
 import time
+from importlib.metadata import version
 from pathlib import Path
 from random import random
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -24,6 +26,9 @@ from gateway.messages import Hello
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.records import Samples, WorkerReport
 
+if TYPE_CHECKING:
+    from gateway.telemetry.traces import Spans
+
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.25
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -31,6 +36,17 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 def _rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+
+
+def _record(plane: DataPlane, boot: Boot) -> "Spans":
+    """Lets a data plane record what it does; the only place that loads OpenTelemetry's SDK."""
+    from gateway.dataplane.traced import Recorder  # noqa: PLC0415 - its library is large, and an extra
+    from gateway.telemetry.traces import Spans  # noqa: PLC0415
+
+    assert boot.config.tracing is not None
+    spans = Spans(boot.config.tracing, boot.worker, version("sluice"))
+    plane.new_exchange = Recorder(spans).exchange
+    return spans
 
 
 class Worker:
@@ -44,6 +60,7 @@ class Worker:
         self._plane = DataPlane(boot.config, self._loop, self._slots.sequences(), self._slots.rates())
         if share := boot.config.log.access:
             self._plane.access = AccessLog(share, boot.worker, random)
+        self._spans = _record(self._plane, boot) if boot.config.tracing is not None else None
         self._stop = asyncio.Event()
         self._link = ControlLink(boot.control_path, self._hello, self._plane.publish)
 
@@ -88,6 +105,7 @@ class Worker:
             buffered_bytes=plane.buffered + plane.copied,
             retries=plane.retries,
             rss_bytes=_rss_bytes(),
+            exemplars=list(self._spans.exemplars.values()) if self._spans is not None else [],
         )
 
     def _send_report(self) -> None:
@@ -171,6 +189,8 @@ class Worker:
         self._send_samples()
         for connection in list(plane.connections):
             connection.abort()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
 
 
 async def _main(boot: Boot) -> None:

@@ -4,172 +4,31 @@ Small requests that arrive whole take a path without state: find the head's end,
 else (long bodies, chunks, pipelining, slow clients) is a small state machine around `Phase`.
 """
 
-import asyncio
-import contextlib
 import re
-import socket
-import struct
-from enum import Enum, auto
 from time import perf_counter
-from typing import Protocol, cast
 
 from gateway import errors
-from gateway.config import Limits
 from gateway.errors import Fault
 from gateway.http.chunked import ChunkedDecoder, ChunkError
-from gateway.http.head import Heads, RequestHead
+from gateway.http.connection import ClientConnection
+from gateway.http.head import RequestHead
+from gateway.http.serving import Phase, Service
 
-WRITE_HIGH = 1 << 20
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PENDING = 64 << 10
 _MAX_DRAIN = 64 << 20
-_LINGER_S = 2.0
-_DRAIN_IDLE_S = 1.0
-_RESET = struct.pack("ii", 1, 0)
 _EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 
 
-class Phase(Enum):
-    """Where a connection is."""
+class ServerConnection(ClientConnection):
+    """Server side of HTTP/1.1 over one transport."""
 
-    IDLE = auto()  # between requests
-    HEAD = auto()  # inside a head
-    GATHER = auto()  # inside a small body that is handed over whole
-    STREAM = auto()  # inside a body that is handed over in slices
-    WAIT = auto()  # the request is complete, its response is not
-    DRAIN = auto()  # the response is complete, its request is not: discard the rest
-    LINGER = auto()  # nothing more is answered: discard what comes until the client has read the last answer
-    CLOSED = auto()
-
-
-class Exchange(Protocol):
-    """One request on its way through the data plane, as its connection sees it."""
-
-    def body_data(self, data: bytes | memoryview) -> None:
-        """A slice of the request's body, valid only during the call unless it is bytes."""
-
-    def body_end(self) -> None:
-        """The request is complete."""
-
-    def body_failed(self, fault: Fault) -> None:
-        """The rest of the request will not come (malformed or too slow); answer with the fault if still possible."""
-
-    def client_gone(self) -> None:
-        """The client closed its connection; nothing can be answered any more."""
-
-    def client_paused(self, paused: bool) -> None:
-        """The client's write buffer is above (True) or again below (False) its bound."""
-
-
-class Service(Protocol):
-    """What the connections of a worker share."""
-
-    limits: Limits
-    heads: Heads
-    connections: "set[ServerConnection]"
-    draining: bool
-
-    def begin(self, connection: "ServerConnection", head: RequestHead, body: bytes | None) -> Exchange:
-        """Takes a request: complete with its body, or with slices to follow when `body` is None."""
-
-    def refusal(self, head: RequestHead) -> Fault | None:
-        """Why a request would be refused whatever its body, if so."""
-
-    def fault_response(self, fault: Fault, connection_header: bytes, head_only: bool) -> bytes:
-        """A complete response for a fault."""
-
-    def opened(self, connection: "ServerConnection") -> None:
-        """A client connected."""
-
-    def closed(self, connection: "ServerConnection") -> None:
-        """Its connection ended."""
-
-
-class ServerConnection(asyncio.Protocol):
-    """Server side of HTTP/1.1 over one transport.
-
-    Attributes:
-        transport: the client's transport.
-        keep_alive: whether another request may follow the present one.
-        since: when the present phase began or last made progress (perf_counter seconds).
-    """
-
-    __slots__ = (
-        "_buffer",
-        "_decoder",
-        "_exchange",
-        "_head",
-        "_left",
-        "_looping",
-        "_memo",
-        "_parts",
-        "_reading",
-        "_received",
-        "_service",
-        "_until",
-        "_writing_since",
-        "keep_alive",
-        "phase",
-        "since",
-        "transport",
-    )
+    __slots__ = ("_left", "_memo")
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        super().__init__(service)
         self._memo = service.heads.requests
-        self.transport: asyncio.Transport | None = None
-        self.phase = Phase.IDLE
-        self.since = perf_counter()
-        self.keep_alive = True
-        self._buffer = b""
-        self._exchange: Exchange | None = None
-        self._head: RequestHead | None = None
         self._left = 0
-        self._decoder: ChunkedDecoder | None = None
-        self._parts: list[bytes] = []
-        self._received = 0
-        self._looping = False
-        self._reading = True
-        self._writing_since = 0.0
-        self._until = 0.0  # end of lingering
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's class is no subclass of asyncio's
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
-        self._service.opened(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop when the connection is gone."""
-        self.phase = Phase.CLOSED
-        self.transport = None
-        exchange, self._exchange = self._exchange, None
-        self._service.closed(self)
-        if exchange is not None:
-            exchange.client_gone()
-
-    def eof_received(self) -> bool:
-        """A client that closes its sending side is taken as gone, as nginx and Envoy do."""
-        return False
-
-    def pause_writing(self) -> None:
-        """Called by the loop when the write buffer is above its bound."""
-        self._writing_since = perf_counter()
-        if self._exchange is not None:
-            self._exchange.client_paused(True)
-
-    def resume_writing(self) -> None:
-        """Called by the loop when the write buffer has drained."""
-        self._writing_since = 0.0
-        if self._exchange is not None:
-            self._exchange.client_paused(False)
-        elif self.phase is Phase.IDLE:  # it waited in `finish` for this
-            self.resume()
-            if self._buffer and not self._looping:
-                rest, self._buffer = self._buffer, b""
-                self._advance(rest)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop with what the client sent."""
@@ -194,20 +53,6 @@ class ServerConnection(asyncio.Protocol):
             rest = self._body(data)
             if rest:
                 self._advance(rest)
-
-    # reading
-
-    def pause(self) -> None:
-        """Stops reading from the client."""
-        if self._reading and self.transport is not None and not self.transport.is_closing():
-            self._reading = False
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Reads on."""
-        if not self._reading and self.transport is not None and not self.transport.is_closing():
-            self._reading = True
-            self.transport.resume_reading()
 
     def _advance(self, data: bytes) -> None:
         """Takes complete requests out of `data` until one has to wait; `_buffer` is empty when it is called."""
@@ -388,142 +233,3 @@ class ServerConnection(asyncio.Protocol):
             self.refuse(fault)
         if self.phase is Phase.DRAIN:
             self._linger()
-
-    # answering
-
-    @property
-    def connection_header(self) -> bytes:
-        """The Connection field that the present response needs, as a line or empty."""
-        head = self._head
-        if not self.keep_alive or self._service.draining:
-            self.keep_alive = False
-            return b"Connection: close\r\n"
-        if head is not None and not head.http11:
-            return b"Connection: keep-alive\r\n"
-        return b""
-
-    def replace(self, exchange: Exchange) -> None:
-        """Another exchange takes over the present request, unless it has answered already."""
-        if self.phase in {Phase.WAIT, Phase.STREAM}:
-            self._exchange = exchange
-
-    def serves(self, exchange: Exchange) -> bool:
-        """Whether that exchange still has this connection."""
-        return self._exchange is exchange
-
-    @property
-    def head_only(self) -> bool:
-        """Whether the present response has no body whatever its head says."""
-        return self._head is not None and self._head.method == b"HEAD"
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Sends a part of the present response."""
-        if self.transport is not None:
-            self.transport.write(data)
-
-    def finish(self, data: bytes) -> None:
-        """Sends the last part of the present response; the exchange is over."""
-        transport = self.transport
-        if transport is None:
-            return
-        if data:
-            transport.write(data)
-        self._exchange = None
-        phase = self.phase
-        if phase is Phase.WAIT:
-            if not self.keep_alive:
-                if self._service.draining:  # its next request may be on the way
-                    self._linger()
-                else:
-                    self.close()
-                return
-            self.phase = Phase.IDLE
-            self.since = perf_counter()
-            if self._writing_since:  # nothing more is begun for a client that does not read
-                self.pause()
-                return
-            if not self._reading:
-                self.resume()
-            if self._buffer and not self._looping:
-                rest, self._buffer = self._buffer, b""
-                self._advance(rest)
-        elif phase is Phase.STREAM:
-            # Answered before the request was complete. Closing now would reset the connection under the client's
-            # writes and lose the answer (RFC 9112 section 9.6): take in the rest, within a bound.
-            self.phase = Phase.DRAIN
-            self.since = perf_counter()
-            self.resume()
-
-    def refuse(self, fault: Fault) -> None:
-        """Answers a request that never became an exchange, and closes."""
-        self.keep_alive = False
-        if self.transport is not None:
-            self.transport.write(self._service.fault_response(fault, b"Connection: close\r\n", self.head_only))
-        self._linger()
-
-    def _linger(self) -> None:
-        """Ends the connection in order: closing it with bytes unread would reset it, and lose the last answer."""
-        self._exchange = None
-        self._decoder = None
-        self._buffer = b""
-        self._parts.clear()
-        transport = self.transport
-        if transport is None or transport.is_closing() or not transport.can_write_eof():
-            self.close()
-            return
-        self.phase = Phase.LINGER
-        self.since = perf_counter()
-        self._until = self.since + self._service.limits.body_timeout_s
-        self._received = 0
-        transport.write_eof()
-        self.resume()
-
-    def abort(self) -> None:
-        """Resets the connection, so that the client sees an incomplete response as such, whatever marks its end."""
-        self.phase = Phase.CLOSED
-        self._exchange = None
-        if self.transport is not None:
-            with contextlib.suppress(OSError):  # it is gone already
-                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.transport.abort()
-
-    def close(self) -> None:
-        """Ends the connection after what was written has gone out."""
-        self.phase = Phase.CLOSED
-        self.since = perf_counter()
-        self._exchange = None
-        if self.transport is not None:
-            self.transport.close()
-
-    # time
-
-    def check(self, now: float) -> None:
-        """Enforces the limits on slow clients; called about once a second."""
-        limits, waited = self._service.limits, now - self.since
-        phase = self.phase
-        if self._writing_since and now - self._writing_since > limits.write_timeout_s:
-            if self._exchange is not None:
-                self._exchange.client_gone()
-            self.abort()
-        elif phase is Phase.IDLE:
-            if waited > limits.idle_timeout_s:
-                self.close()
-            elif self._service.draining and waited > _DRAIN_IDLE_S:
-                self._linger()
-        elif phase is Phase.HEAD:
-            if waited > limits.head_timeout_s:
-                self.refuse(errors.CLIENT_SLOW)
-        elif phase in {Phase.GATHER, Phase.STREAM, Phase.DRAIN}:
-            # While the gateway itself has paused reading, the client is not to blame.
-            if not self._reading:
-                self.since = now
-            elif waited > limits.body_timeout_s:
-                if phase is Phase.DRAIN:
-                    self.abort()
-                else:
-                    self._body_failed(errors.CLIENT_SLOW)
-        elif phase is Phase.LINGER:
-            if waited > _LINGER_S or now > self._until:
-                self.close()
-        elif phase is Phase.CLOSED and waited > limits.write_timeout_s:  # it never took the rest of its answer
-            self.abort()

@@ -14,7 +14,8 @@ from gateway.errors import Fault
 from gateway.http.client import UpstreamConnection
 from gateway.http.head import Heads, RequestHead, ResponseHead
 from gateway.http.reply import error_body, reply
-from gateway.http.server import Exchange, ServerConnection
+from gateway.http.server import ServerConnection
+from gateway.http.serving import Exchange
 
 
 class _Socket:
