@@ -41,6 +41,10 @@ def run(
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="Also build a TensorRT plan; needs a GPU and TensorRT here.")
     ] = False,
+    tensorrt_accelerator: Annotated[
+        bool,
+        typer.Option("--tensorrt-accelerator", help="Let ONNX Runtime build TensorRT engines when Triton loads it."),
+    ] = False,
     max_batch: Annotated[int, typer.Option(help="Largest batch checked and formed.")] = 64,
     target_triton: Annotated[str, typer.Option(help="Triton release to be loadable on.")] = DEFAULT_TARGET,
     opset: Annotated[int | None, typer.Option(help="ONNX opset (default 18).")] = None,
@@ -85,7 +89,7 @@ def run(
                 "repo": repo,
                 "name": name,
                 "precision": precision,
-                "tensorrt": tensorrt,
+                "tensorrt": "plan" if tensorrt else "accelerator" if tensorrt_accelerator else "off",
                 "max_batch": max_batch,
                 "target_triton": target_triton,
                 "opset": opset,

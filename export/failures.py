@@ -58,6 +58,8 @@ def _script(run: Run, failure: StepError) -> str:
     arguments = [request.spec, "--repo", request.repo, "--name", request.name, "--dry-run", "--fresh"]
     arguments += ["--precision", request.precision, "--max-batch", str(request.max_batch)]
     arguments += ["--target-triton", request.target_triton]
+    if request.tensorrt != "off":
+        arguments.append("--tensorrt" if request.tensorrt == "plan" else "--tensorrt-accelerator")
     if request.trust:
         arguments.append("--trust")
     if request.opset:

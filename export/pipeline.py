@@ -44,6 +44,7 @@ STEPS: tuple[StepDef, ...] = (
     StepDef(Step.PRECISION, steps_model.precision),
     StepDef(Step.PARITY, steps_model.parity),
     StepDef(Step.INDEPENDENCE, steps_model.independence),
+    StepDef(Step.TENSORRT, steps_model.tensorrt),
     StepDef(Step.CONFIG, steps_publish.config, resumable=False),
     StepDef(Step.SERVE_CHECK, steps_serve.serve_check, resumable=False),
     StepDef(Step.PUBLISH, steps_publish.publish, resumable=False),

@@ -12,6 +12,7 @@ from export.targets import DEFAULT_TARGET
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 Precision = Literal["fp32", "fp16"]
+TensorRT = Literal["off", "plan", "accelerator"]
 InstanceKind = Literal["auto", "cpu", "gpu"]
 
 
@@ -19,8 +20,10 @@ class ExportRequest(BaseModel):
     """One run of the pipeline.
 
     `repo` is a directory or an fsspec URL (`s3://bucket/prefix`). `max_batch` bounds the batch that parity is held to
-    and that Triton may form. `opset` None means 18, which every release in the table loads. `serve_check` and `triton`
-    are each a Triton's base URL; serve_check also takes `local` (start one), `auto` (local if it can be had) and `off`.
+    and that Triton may form. `tensorrt` builds a plan here, or lets the ONNX Runtime backend build engines when it
+    loads the model (`accelerator`). `opset` None means 18, which every release in the table loads. `serve_check` and
+    `triton` are each a Triton's base URL; serve_check also takes `local` (start one), `auto` (local if it can be had)
+    and `off`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +32,7 @@ class ExportRequest(BaseModel):
     repo: str
     name: str
     precision: Precision = "fp32"
-    tensorrt: bool = False
+    tensorrt: TensorRT = "off"
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 64
     target_triton: str = DEFAULT_TARGET
     opset: Annotated[int, Field(ge=13)] | None = None

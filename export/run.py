@@ -60,6 +60,17 @@ class Run:
         return self.work / "model.onnx"
 
     @property
+    def plan(self) -> Path | None:
+        """The TensorRT plan, when one was built."""
+        name = self.state.tensorrt.get("plan")
+        return self.work / name if name else None
+
+    @property
+    def published(self) -> list[Path]:
+        """The model files of the version, in the work directory."""
+        return [self.final] if self.plan is None else [self.final, self.plan]
+
+    @property
     def cases(self) -> Path:
         """Inputs and references."""
         return self.work / "cases.npz"

@@ -158,6 +158,26 @@ def independence(run: Run) -> Outcome:
     return _judged(run, Step.INDEPENDENCE, "independence", run.request.precision)
 
 
+def tensorrt(run: Run) -> Outcome:
+    """A plan for the GPU here, or shape profiles for the ONNX Runtime backend's own TensorRT accelerator."""
+    from export.graph import tensorrt as engines  # noqa: PLC0415
+
+    request, state = run.request, run.state
+    if request.tensorrt == "off":
+        return Outcome(message="not asked for", skipped=True)
+    if request.instances == "cpu":
+        raise StepError(Step.TENSORRT, "TensorRT needs instances on a GPU, and --instances cpu was given")
+    shapes = engines.profiles(state.inputs, state.axes, request.max_batch)
+    half = request.precision == "fp16"
+    if request.tensorrt == "plan":
+        model = files.graph_file(run.final)
+        state.tensorrt = {**engines.build(model, run.work, shapes, fp16=half, target=run.target), "verified": False}
+        return Outcome(state.tensorrt, "built, not verified: only a served check on this GPU can do that")
+    options = engines.accelerator(shapes, fp16=half, target=run.target)
+    state.tensorrt = {"optimization": options, "verified": False}
+    return Outcome({"profiles": len(shapes)}, "configured, not verified: no engine was built here")
+
+
 def _judged(run: Run, step: Step, kind: Literal["parity", "independence"], mode: str) -> Outcome:
     run.refuse_missing(step, run.final)
     outputs = run.names()[1]

@@ -12,6 +12,7 @@ import numpy as np
 
 from export.errors import ExportError, Step, StepError
 from export.graph import files
+from export.graph.structure import has_operator
 from export.numeric import cases as case_file
 from export.numeric.tolerance import tolerances
 from export.publish import manifest as manifests
@@ -28,13 +29,14 @@ from export.state import TensorInfo
 def config(run: Run) -> Outcome:
     """Build config.pbtxt and hold it against what the repository already serves."""
     request, state = run.request, run.state
+    plan = state.tensorrt.get("plan")
     model = ModelConfig(
         name=request.name,
-        backend="onnxruntime",
+        backend="tensorrt" if plan else "onnxruntime",
         max_batch_size=request.max_batch,
         inputs=tuple(tensor(info) for info in state.inputs),
         outputs=tuple(tensor(info) for info in state.outputs),
-        instance_kind=request.instances,
+        instance_kind="gpu" if request.tensorrt != "off" else request.instances,
         instance_count=request.instance_count,
         dynamic_batching=DynamicBatching(
             max_queue_delay_us=request.queue_delay_us,
@@ -43,7 +45,11 @@ def config(run: Run) -> Outcome:
             preferred_batch_sizes=request.preferred_batch_sizes,
         ),
         warmup=_warmup(run),
+        parameters={} if plan or request.instances == "cpu" else _runtime_parameters(run),
+        optimization=state.tensorrt.get("optimization", {}),
         response_cache=request.response_cache,
+        default_model_filename=plan or run.final.name,
+        cc_model_filenames={state.tensorrt["capability"]: plan} if plan else {},
     )
     message = model.to_proto()
     overlaid = merge(message, request.overlay) if request.overlay else []
@@ -60,7 +66,8 @@ def publish(run: Run) -> Outcome:
         message = proto.from_text(state.config, "the new config.pbtxt")
         run.config_before = repository.config(request.name)
         current = _agree(run, message)
-        hashes = {str(part.relative_to(run.work)): files.sha256(part) for part in files.parts(run.final)}
+        parts = [part for path in run.published for part in files.parts(path)]
+        hashes = {str(part.relative_to(run.work)): files.sha256(part) for part in parts}
         existing = _same(run, hashes)
         if existing is not None:
             state.version = existing
@@ -76,7 +83,7 @@ def publish(run: Run) -> Outcome:
         text = _config_text(run, message, current, version)
         staged = repository.staging(request.name)
         try:
-            for part in files.parts(run.final):
+            for part in parts:
                 place = staged / part.relative_to(run.work)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(part, place)
@@ -197,6 +204,14 @@ def _reference(run: Run) -> dict[str, reference.Distribution]:
             )
             found |= reference.distributions({name: joined}, run.state.samples_are)
     return found
+
+
+def _runtime_parameters(run: Run) -> dict[str, str]:
+    """Convolutions choose cuDNN's algorithm by its heuristic: DEFAULT is slow, EXHAUSTIVE times every new shape.
+
+    As a top-level parameter, because the backend overwrites it inside the cuda accelerator (server issue 8808).
+    """
+    return {"cudnn_conv_algo_search": "1"} if has_operator(run.final, "Conv") else {}
 
 
 def _warmup(run: Run) -> tuple[Warmup, ...]:

@@ -37,6 +37,14 @@ def check(
     return got_inputs, got_outputs
 
 
+def has_operator(path: Path, operator: str) -> bool:
+    """Whether a node of this type is in the graph."""
+    import onnx  # noqa: PLC0415
+
+    model = onnx.load(files.graph_file(path), load_external_data=False)
+    return any(node.op_type == operator for node in _all_nodes(model.graph))
+
+
 def _versions(model: Any, target: Target) -> None:
     reader = f"Triton {target.release} (ONNX Runtime {target.onnxruntime})"
     if model.ir_version > target.max_ir:

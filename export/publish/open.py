@@ -12,7 +12,11 @@ from export.publish.repository import Repository
 def open_repository(where: str, *, create: bool = False) -> Repository:
     """A directory or an fsspec URL. With `create` it is made when missing; else UsageError says that it is."""
     if "://" in where:
-        raise UsageError(f"{where}: only directories can be repositories so far")
+        from export.publish.remote import FsspecRepository  # noqa: PLC0415  (few need fsspec)
+
+        remote = FsspecRepository(where)
+        remote.prepare()
+        return remote
     repository = LocalRepository(Path(where))
     if create:
         repository.prepare()

@@ -88,7 +88,9 @@ class ModelConfig(_Frozen):
     warmup: tuple[Warmup, ...] = ()
     parameters: dict[str, str] = Field(default_factory=dict)
     response_cache: bool = False
+    optimization: dict[str, Any] = Field(default_factory=dict)
     default_model_filename: str = "model.onnx"
+    cc_model_filenames: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _preferred_sizes_fit(self) -> ModelConfig:
@@ -112,6 +114,10 @@ class ModelConfig(_Frozen):
             fields["dynamic_batching"] = self.dynamic_batching.fields()
         if self.parameters:
             fields["parameters"] = {key: {"string_value": value} for key, value in self.parameters.items()}
+        if self.optimization:
+            fields["optimization"] = self.optimization
+        if self.cc_model_filenames:
+            fields["cc_model_filenames"] = self.cc_model_filenames
         if self.response_cache:
             fields["response_cache"] = {"enable": True}
         if self.warmup:
