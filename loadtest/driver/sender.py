@@ -101,7 +101,8 @@ def _kind(response: Any) -> str:
     """A short name for a failure: the status, or what happened instead of one."""
     if response.status_code not in (0, 200):
         return f"http_{response.status_code}"
-    error = getattr(response, "error", None)
+    wrapped = getattr(response, "error", None)
+    error = getattr(wrapped, "original", wrapped)
     if isinstance(error, gevent.Timeout | TimeoutError):
         return "timeout"
     return "refused" if isinstance(error, ConnectionRefusedError) else "connection"

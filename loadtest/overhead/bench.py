@@ -144,7 +144,7 @@ def footprint(recipe: Recipe, *, bodies_mib: Sequence[int], connections: int, se
             if seen.errors or seen.requests < connections:
                 raise BrokenRunError(f"{mib} MiB bodies: {seen.requests} requests, {seen.errors} errors: no figure")
             peaks[f"{mib} MiB"] = proctree.memory(busy).peak_mib
-    return Footprint(recipe.name, _role(name), idle, peaks)
+    return Footprint(recipe.name, role(name), idle, peaks)
 
 
 def _visit(
@@ -164,7 +164,7 @@ def _busiest(one: Running, folder: Path, cpus: Cpus) -> int:
     return max(before, key=lambda pid: proctree.own_cpu_seconds(pid) - before[pid])
 
 
-def _role(command: str) -> str:
+def role(command: str) -> str:
     """A command line without paths: they say nothing about the process and much about the machine."""
     words = [Path(word).name if "/" in word else word for word in command.split()]
     return " ".join(words[:4])

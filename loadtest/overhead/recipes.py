@@ -134,20 +134,29 @@ SHADOW: Final = "sluice, 10 % shadow"
 ENVOY: Final = "envoy"
 
 
+def command() -> str:
+    """Where the command `sluice` is.
+
+    Raises:
+        MissingToolError: it is not installed.
+    """
+    beside = Path(sys.executable).with_name("sluice")
+    found = shutil.which("sluice") or (str(beside) if beside.exists() else None)
+    if found is None:
+        raise MissingToolError("the command `sluice` is not on PATH: pip install the sluice distribution")
+    return found
+
+
 def sluice(name: str, *, shadow: bool = False) -> Recipe:
     """Sluice with every feature of the request path on, with or without a shadow that copies a tenth.
 
     Raises:
         MissingToolError: the command is not installed.
     """
-    beside = Path(sys.executable).with_name("sluice")
-    program = shutil.which("sluice") or (str(beside) if beside.exists() else None)
-    if program is None:
-        raise MissingToolError("the command `sluice` is not on PATH: pip install the sluice distribution")
     routes = _SLUICE_ROUTES.replace("@STICKY@", STICKY_HEADER).replace("@SHADOW@", _SHADOW if shadow else "")
     return Recipe(
         name,
-        [program, "serve", "--config", "{folder}/sluice.yaml", "--routes", "{folder}/routes.yaml"],
+        [command(), "serve", "--config", "{folder}/sluice.yaml", "--routes", "{folder}/routes.yaml"],
         {"sluice.yaml": _SLUICE_CONFIG, "routes.yaml": routes},
     )
 

@@ -14,6 +14,7 @@ from loadtest.shapes import Shape
 
 _SIZE: Final = (8.0, 2.9)
 _COLOURS: Final = ("#1f6f8b", "#d1495b", "#3a7d44", "#8e6c8a", "#e0a100", "#555555")
+_MAX_TICKS: Final = 24
 _PERCENTILES: Final = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 _T = TypeVar("_T")
@@ -28,6 +29,12 @@ class Picture:
         self.axes.set_xlabel(x)
         self.axes.set_ylabel(y)
         self.axes.grid(visible=True, alpha=0.3)
+
+    def log(self, *axes: str) -> None:
+        """Make axes logarithmic, unless there is nothing on them: an empty logarithm cannot be drawn."""
+        if self.axes.has_data() and (self.axes.dataLim.width > 0 or self.axes.dataLim.height > 0):
+            for axis in axes:
+                getattr(self.axes, f"set_{axis}scale")("log")
 
     def svg(self) -> str:
         """The picture as an <svg> element; the same figures give the same text."""
@@ -75,7 +82,7 @@ def latency(lines: Sequence[Track]) -> str:
         for values, style, name in ((track.p50, "-", "p50"), (track.p90, ":", "p90"), (track.p99, "--", "p99")):
             numbers = [float("nan") if v is None else v for v in values]
             picture.axes.plot(track.t, numbers, color=colour, linestyle=style, label=f"{track.name} {name}")
-    picture.axes.set_yscale("log")
+    picture.log("y")
     return picture.svg()
 
 
@@ -89,7 +96,7 @@ def latency_histogram(result: Result) -> str:
             weights = list(buckets.values())
             edges = _log_edges(min(values), max(values))
             picture.axes.hist(values, bins=edges, weights=weights, histtype="step", color=colour, label=arm.name)
-    picture.axes.set_xscale("log")
+    picture.log("x")
     return picture.svg()
 
 
@@ -99,14 +106,15 @@ def percentiles(result: Result) -> str:
     for colour, arm in _coloured(result.arms):
         buckets = measured(result, arm.name)
         total, seen = sum(buckets.values()), 0
+        if not total:
+            continue
         x, y = [], []
         for bucket in sorted(buckets):
             seen += buckets[bucket]
             x.append(max(1 - (seen - 0.5) / total, 0.5 / total))
             y.append(histogram.midpoint_us(bucket) / 1000)
         picture.axes.plot(x, y, color=colour, label=arm.name)
-    picture.axes.set_xscale("log")
-    picture.axes.set_yscale("log")
+    picture.log("x", "y")
     picture.axes.invert_xaxis()
     picture.axes.set_xticks([1 - p for p in _PERCENTILES], [f"{100 * p:g} %" for p in _PERCENTILES])
     return picture.svg()
@@ -130,7 +138,8 @@ def batches(sizes: BatchSizes) -> str:
     for i, (colour, (name, counts)) in enumerate(_coloured(models)):
         positions = [known.index(size) + (i - (len(models) - 1) / 2) * width for size in counts]
         picture.axes.bar(positions, list(counts.values()), width=width, color=colour, label=name)
-    picture.axes.set_xticks(range(len(known)), [str(size) for size in known])
+    every = -(-len(known) // _MAX_TICKS)
+    picture.axes.set_xticks(range(0, len(known), every), [str(size) for size in known[::every]])
     return picture.svg()
 
 

@@ -71,12 +71,11 @@ def test_every_request_is_counted_once(start_stub: StartStub, processes: int) ->
     assert result.generator.missing == 0
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_open_arrivals_send_what_was_asked_for(start_stub: StartStub, processes: int) -> None:
-    """An open run sends the planned number of requests, however many processes share them."""
+def test_open_arrivals_send_what_was_asked_for(start_stub: StartStub) -> None:
+    """An open run sends the planned number of requests, also when two processes share them."""
     url = start_stub()
-    result = drive(parse_scenario(FEW, source="few"), url, processes)
-    assert counted(result) == seen(url) == pytest.approx(450, abs=processes)
+    result = drive(parse_scenario(FEW, source="few"), url, processes=2)
+    assert counted(result) == seen(url) == pytest.approx(450, abs=2)
     assert result.offered_per_s == {"host": pytest.approx(150)}
 
 

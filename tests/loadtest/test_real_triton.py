@@ -16,14 +16,14 @@ from loadtest.scenario_file import load_scenario, parse_scenario
 from tests.triton.gateway import route, serving
 
 
-def drive(name: str, *arms: Arm, users: float = 4, seconds: float = 4, **options: object) -> Result:
+def drive(name: str, *arms: Arm, users: float = 4, seconds: float = 3, **options: object) -> Result:
     """A built-in scenario in short, judged by its error rate alone: the machine of a test proves no latency."""
     scenario = changed(resized(load_scenario(name), peak=users, duration_s=seconds), warmup_s=1.0)
     scenario = changed(scenario, objectives=[{"metric": "error_rate", "below": 0.01}])
     return execute(scenario, Options(arms=list(arms), **options))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["digits-json", "digits-binary", "digits-batches", "digits-sticky"])
+@pytest.mark.parametrize("name", ["digits-json", "digits-batches", "digits-sticky"])
 def test_digits_on_triton(name: str, digits_triton: LocalTriton) -> None:
     """Every form of the digits scenarios is accepted by a real Triton without an error, and its batches are counted."""
     result = drive(name, Arm("triton", digits_triton.http_url))
@@ -34,8 +34,8 @@ def test_digits_on_triton(name: str, digits_triton: LocalTriton) -> None:
     assert result.batch_sizes is not None
     sent = sum(sum(c.latency.values()) for c in result.cells)
     items = sum(c.items for c in result.cells)
-    # Triton counts inferences by item; the run is the only client of this server.
-    assert result.batch_sizes.requests["digits:2"] == items >= sent
+    # The run is the only client of this server.
+    assert result.batch_sizes.requests["digits:2"] == sent
     formed = result.batch_sizes.executions["digits:2"]
     assert sum(size * count for size, count in formed.items()) == items
 
@@ -56,7 +56,7 @@ def test_gateway_against_triton_in_one_run(digits_triton: LocalTriton, tmp_path:
     routes = [route("digits", "digits", 70, 30)]
     with serving(tmp_path, [digits_triton.http_url], routes, workers=1) as gateway:
         arms = [Arm("gateway", gateway.url), Arm("direct", digits_triton.http_url)]
-        result = drive("digits-binary", *arms, seconds=18, arm_slice_s=1.0, stats_url=digits_triton.http_url)
+        result = drive("digits-binary", *arms, seconds=10, arm_slice_s=0.5, stats_url=digits_triton.http_url)
     assert [g.errors for g in result.groups if "," not in g.where] == [0, 0]
     rates = {g.where: g.requests for g in result.groups}
     first, second = rates["arm=gateway,variant=v1"], rates["arm=gateway,variant=v2"]
