@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Len
 
 from gateway.config_delivery import Delivery
 from gateway.config_security import Auth, Tls
+from gateway.config_tracing import Tracing
 from gateway.core.pool import STRICT, Backend, Pool
 from gateway.core.route import Problem
 
@@ -130,6 +131,7 @@ class Config:
         log: logging.
         auth: who may use the data plane.
         delivery: rollouts, webhooks and ground truth.
+        tracing: spans of inferences; off where it is missing.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -145,6 +147,7 @@ class Config:
     log: Log = field(default_factory=Log)
     auth: Auth = field(default_factory=Auth)
     delivery: Delivery = field(default_factory=Delivery)
+    tracing: Tracing | None = None
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,7 @@
 """Looks at all that settings name outside themselves, so that a mistake is found before anything depends on it."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from gateway import tls
@@ -33,5 +34,14 @@ def preflight(config: Config) -> None:
         attempt(lambda: TokenChecker(jwt))
     if tokens := config.admin.tokens_file:
         attempt(lambda: load_tokens(Path(tokens), "admin.tokens_file"))
+    if config.tracing is not None and not _installed("opentelemetry.exporter.otlp.proto.http"):
+        problems.append("tracing: needs the extra 'otel': pip install 'sluice[otel]'")
     if problems:
         raise ConfigError(problems)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        return False

@@ -36,7 +36,8 @@ LABELS: Final = {
     "reason": "`busy` (a bound is reached), `no_backend`, `too_large`",
     "pool": "a pool's name",
     "backend": "a backend's URL",
-    "state": "of a backend: `up`, `down` (probes), `ejected` (observations), `drained`; of a missing model: Triton's word",
+    "state": "of a backend: `up`, `down` (probes), `ejected` (observations), `drained`; "
+    "of a missing model: Triton's word",
     "worker": "a worker's slot, from 0",
     "phase": f"of a rollout: {_values(p.value for p in Phase)}",
     "gate": "`errors`, `latency`, `drift`, `accuracy`, `guardrails`, `shadow`",
