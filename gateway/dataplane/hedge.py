@@ -14,7 +14,7 @@ from gateway.http.client import UpstreamConnection
 from gateway.http.head import ResponseHead
 
 if TYPE_CHECKING:
-    from gateway.dataplane.exchange import Exchange
+    from gateway.dataplane.attempts import Attempts
     from gateway.dataplane.service import DataPlane
 
 
@@ -78,9 +78,9 @@ class Hedge:
 
     __slots__ = ("_exchange", "_service", "backend", "deadline", "sent_at", "upstream")
 
-    def __init__(self, service: "DataPlane", exchange: "Exchange", after_s: float) -> None:
+    def __init__(self, service: "DataPlane", exchange: "Attempts", after_s: float) -> None:
         self._service = service
-        self._exchange: Exchange | None = exchange
+        self._exchange: Attempts | None = exchange
         self.backend: BackendRuntime | None = None
         self.upstream: UpstreamConnection | None = None
         self.sent_at = 0.0
@@ -157,7 +157,7 @@ class Hedge:
 
     # endings
 
-    def _win(self) -> "Exchange | None":
+    def _win(self) -> "Attempts | None":
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._service.retrying -= 1

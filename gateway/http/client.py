@@ -15,6 +15,8 @@ _GATHERED = 64 << 10
 class Consumer(Protocol):
     """Receives one response. Exactly one of `response_complete`, `response_end`, `response_failed` ends it."""
 
+    __slots__ = ()
+
     def response_complete(self, head: ResponseHead, body: bytes) -> None:
         """Head and whole body arrived in one piece."""
 
