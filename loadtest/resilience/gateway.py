@@ -1,0 +1,117 @@
+"""The real gateway of a figure: `sluice serve` with settings of its own, on free ports."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import yaml
+
+from loadtest.errors import BrokenRunError
+from loadtest.overhead import proctree, recipes
+from loadtest.resilience.processes import first_line
+
+_STOP_S: Final = 60.0
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that serves.
+
+    Attributes:
+        port: of the data plane.
+        admin: URL of the admin API.
+        process: its supervisor.
+    """
+
+    port: int
+    admin: str
+    process: "subprocess.Popen[bytes]"
+
+    def ask(self, path: str) -> Any:
+        """What the admin API answers."""
+        return httpx.get(f"{self.admin}/api/v1{path}", trust_env=False, timeout=10).raise_for_status().json()
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
+        return [row["pid"] for row in self.ask("/workers") if row["connected"]]
+
+    def worker_cpu_s(self) -> float:
+        """CPU time that the workers have used."""
+        return sum(proctree.own_cpu_seconds(pid) for pid in self.workers())
+
+    def rss_mib(self) -> float:
+        """Resident memory of the workers now."""
+        return sum(proctree.memory(pid).now_mib for pid in self.workers())
+
+    def peak_mib(self) -> float:
+        """The most that the workers ever had."""
+        return sum(proctree.memory(pid).peak_mib for pid in self.workers())
+
+
+def pool(urls: Sequence[str], name: str = "default", **more: Any) -> dict[str, Any]:
+    """A pool of the settings."""
+    return {"name": name, "backends": [{"url": url} for url in urls], **more}
+
+
+def route(**more: Any) -> dict[str, Any]:
+    """The route `m` with one variant on the default pool."""
+    return {"name": "m", "variants": [{"name": "primary", "model": "m", "weight": 100}], **more}
+
+
+@contextmanager
+def running(folder: Path, name: str, pools: Sequence[Document], routes: Sequence[Document],
+            **settings: Any) -> Iterator[Gateway]:  # fmt: skip
+    """A gateway until the end of the block, then ended by SIGTERM.
+
+    Raises:
+        BrokenRunError: it does not start; the message has the end of its log.
+    """
+    home = folder / name
+    home.mkdir()
+    document = {
+        "listen": {"host": "127.0.0.1", "port": 0},
+        "admin": {"host": "127.0.0.1", "port": 0},
+        "workers": 1,
+        "state_dir": str(home / "state"),
+        "log": {"level": "error"},
+        "report_interval_s": 0.2,
+        "pools": list(pools),
+        **settings,
+    }
+    (home / "sluice.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    (home / "routes.yaml").write_text(yaml.safe_dump({"routes": list(routes)}), encoding="utf-8")
+    files = ["--config", str(home / "sluice.yaml"), "--routes", str(home / "routes.yaml")]
+    log = home / "gateway.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [recipes.command(), "serve", *files, "-o", "json"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, cwd=home,
+        )  # fmt: skip
+    try:
+        try:
+            facts = json.loads(first_line(process, "the gateway"))
+        except BrokenRunError as error:
+            raise BrokenRunError(f"{error}:\n{log.read_text(errors='replace')[-1500:]}") from None
+        yield Gateway(int(facts["data_url"].rpartition(":")[2]), facts["admin_url"], process)
+    finally:
+        stop(process)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a gateway and waits until it is gone."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # its children end with it
+            process.wait()
+    assert process.stdout is not None
+    process.stdout.close()

@@ -1,0 +1,194 @@
+"""The processes of a figure: backends, crowds of clients and real Tritons, each ended when its figure ends."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from loadtest.errors import BrokenRunError
+from loadtest.overhead import recipes
+from loadtest.resilience.backend import Mode
+
+_START_S: Final = 60.0
+_STOP_S: Final = 30.0
+_MODEL: Final = Path(__file__).with_name("triton_model.py")
+_MODEL_CONFIG: Final = """\
+backend: "python"
+max_batch_size: 0
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 1, 4 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 1, 4 ] } ]
+instance_group [ { count: 1 kind: KIND_CPU } ]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A scripted backend that runs."""
+
+    port: int
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def become(self, mode: Mode) -> None:
+        """From the next inference on."""
+        httpx.post(f"{self.url}/control/{mode}", trust_env=False).raise_for_status()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Stops or continues the process."""
+        os.kill(self.pid, number)
+
+
+@contextmanager
+def backend(
+    *, name: str = "backend", slots: int = 1, service_ms: float = 0.0, mode: Mode = Mode.SERVE
+) -> Iterator[Backend]:
+    """A scripted backend: `slots` inferences at once, each for `service_ms`; with 0 it answers at once."""
+    options = ["--name", name, "--slots", str(slots), "--service-ms", str(service_ms), "--mode", mode.value]
+    with child("backend", *options) as process:
+        yield Backend(int(first_line(process, "the scripted backend")), process.pid)
+
+
+@contextmanager
+def child(module: str, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A module of this package as a process that ends with its standard input; it is waited for."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"loadtest.resilience.{module}", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    process.send_signal(signal.SIGCONT)
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+
+
+def first_line(process: "subprocess.Popen[bytes]", what: str, within_s: float = _START_S) -> str:
+    """What a process prints when it is ready.
+
+    Raises:
+        BrokenRunError: it ended or printed nothing in time.
+    """
+    assert process.stdout is not None
+    end = time.monotonic() + within_s
+    line = b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([process.stdout], [], [], max(end - time.monotonic(), 0))
+        piece = os.read(process.stdout.fileno(), 4096) if ready else b""
+        if not piece:
+            raise BrokenRunError(f"{what} did not start within {within_s:g} s (exit status {process.poll()})")
+        line += piece
+    return line.decode()
+
+
+@dataclass(slots=True)
+class Triton:
+    """A real Triton that serves the model `m`."""
+
+    url: str
+    pid: int
+    process: "subprocess.Popen[bytes]"
+
+
+def repository(folder: Path) -> Path:
+    """A model repository with one small model that answers after some milliseconds."""
+    root = folder / "repository"
+    version = root / "m" / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_text(_MODEL.read_text(encoding="utf-8"), encoding="utf-8")
+    (root / "m" / "config.pbtxt").write_text(_MODEL_CONFIG, encoding="utf-8")
+    return root
+
+
+@contextmanager
+def tritons(folder: Path, count: int) -> Iterator[list[Triton]]:
+    """Several real Tritons with one repository; those that were killed and replaced in the list end as well."""
+    running: list[Triton] = []
+    root = repository(folder)
+    try:
+        begun = [_begin_triton(folder, root, 0, i) for i in range(count)]
+        try:
+            running += [_ready_triton(process, f"Triton {i}") for i, process in enumerate(begun)]
+        finally:
+            for process in begun[len(running) :]:
+                _end_triton(process)
+        yield running
+    finally:
+        for triton in running:
+            _end_triton(triton.process)
+
+
+def triton_again(folder: Path, dead: Triton) -> Triton:
+    """Another Triton at the address of one that has died."""
+    dead.process.wait(_STOP_S)
+    _end_triton(dead.process)
+    port = int(dead.url.rpartition(":")[2])
+    return _ready_triton(_begin_triton(folder, folder / "repository", port, port), "Triton, again")
+
+
+def _begin_triton(folder: Path, root: Path, port: int, number: int) -> "subprocess.Popen[bytes]":
+    ports = ["--http-port", str(port), "--grpc-port", "0", "--metrics-port", "0"]
+    log = folder / f"triton-{number}.log"
+    return subprocess.Popen(
+        [recipes.command(), "triton", "-r", str(root), *ports, "--exit-timeout", "1", "--log-file", str(log), "-o", "json"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder,
+    )  # fmt: skip
+
+
+def _ready_triton(process: "subprocess.Popen[bytes]", what: str) -> Triton:
+    facts: dict[str, Any] = json.loads(first_line(process, what))
+    return Triton(facts["http"], facts["pid"], process)
+
+
+def _end_triton(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def run_command(arguments: Sequence[str], within_s: float) -> None:
+    """Runs a `sluice` command.
+
+    Raises:
+        BrokenRunError: it failed; the message is its own.
+    """
+    try:
+        done = subprocess.run(
+            [recipes.command(), *arguments], capture_output=True, text=True, timeout=within_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BrokenRunError(f"sluice {arguments[0]} did not end within {within_s:g} s") from None
+    if done.returncode:
+        raise BrokenRunError(f"sluice {arguments[0]} failed with {done.returncode}: {done.stderr.strip()[-500:]}")
