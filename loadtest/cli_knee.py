@@ -9,13 +9,15 @@ import typer
 from loadtest import errors as codes
 from loadtest import knee as kneeing
 from loadtest import machine, results, scenario_file
-from loadtest.cli_output import Format, OutputOption, err, errors, out, print_json
+from loadtest.cli_output import Format, MarkdownOption, OutputOption, err, errors, out, print_json, typed, write_text
 from loadtest.cli_run import HostOption, ProcessesOption, ScenarioOption
 from loadtest.errors import UsageError
 from loadtest.execute import Options, execute
 from loadtest.locust_process import Workers
 from loadtest.overhead import stub
 from loadtest.plan import Arm
+from loadtest.report import markdown
+from loadtest.report.terminal import number, progress_bar
 from loadtest.scenario import Scenario, Steady, changed
 
 
@@ -58,6 +60,7 @@ def knee(
     connections: Annotated[int | None, typer.Option(min=1, help="Instead of the scenario's.")] = None,
     processes: ProcessesOption = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store the probes and the answer here.")] = None,
+    markdown_file: MarkdownOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Find the highest open-loop rate at which the scenario's latency and error objectives still hold.
@@ -65,8 +68,6 @@ def knee(
     Exit codes: 0 found, or all rates up to --to hold; 8 not even --from holds; 9 a probe could not be judged.
     """
     with errors():
-        from loadtest.report.terminal import number, progress_bar  # noqa: PLC0415
-
         base = scenario_file.load_scenario(scenario)
         need = kneeing.lowest_judgeable(base.objectives, each - 1)
         if low < need:
@@ -90,6 +91,8 @@ def knee(
         report = KneeReport(base.name, each, answer, probes, machine.describe("locust"))
         if json_file:
             results.write(json_file, report)
+        if markdown_file:
+            write_text(markdown_file, _knee_page(report))
         if output is Format.JSON:
             print_json(report)
         else:
@@ -106,12 +109,11 @@ def ceiling(
     users: Annotated[int, typer.Option(min=1, help="Closed users in all.")] = 32,
     seconds: Annotated[float, typer.Option(min=3, help="Length of each run.")] = 8.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store the figures here.")] = None,
+    markdown_file: MarkdownOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Measure what Locust itself can send, against an nginx stub: no server can be shown to be faster than this."""
     with errors(), stub.running() as port:
-        from loadtest.report.terminal import number  # noqa: PLC0415
-
         found: list[Ceiling] = []
         for count in processes or [1, 2]:
             for encoding in ("json", "binary"):
@@ -125,6 +127,8 @@ def ceiling(
         report = CeilingReport(found, machine.describe("locust", "geventhttpclient"))
         if json_file:
             results.write(json_file, report)
+        if markdown_file:
+            write_text(markdown_file, _ceiling_page(report))
         if output is Format.JSON:
             print_json(report)
             return
@@ -132,6 +136,41 @@ def ceiling(
             shares_text = ", ".join(f"{s:.0%}" for s in c.cpu_shares)
             rate = f"{c.rate_per_s:8,.0f} requests/s, p50 {number(c.p50_ms)} ms"
             out.print(f"{c.processes} process(es), {c.encoding:6} {rate}, CPU {shares_text}")
+
+
+def _knee_page(report: KneeReport) -> str:
+    rate = "none" if report.knee.rate_per_s is None else f"{report.knee.rate_per_s:,.0f} requests/s"
+    rows = [
+        (
+            number(p.rate_per_s), number(p.achieved_per_s), number(p.p50_ms), number(p.p99_ms), f"{p.error_rate:.3%}",
+            f"{p.generator_cpu:.0%}", f"{p.verdict} {'; '.join(p.reasons)}".strip(),
+        )
+        for p in report.probes
+    ]  # fmt: skip
+    head = ("offered/s", "answered/s", "p50 ms", "p99 ms", "errors", "generator CPU", "verdict")
+    what = f"Highest rate that meets the objectives of `{report.scenario}`: **{rate}** ({report.knee.why}), "
+    parts = [what + f"from probes of {report.seconds_each:g} s each:", markdown.table(head, rows)]
+    return markdown.page("The knee", typed(), report.machine, parts)
+
+
+def _ceiling_page(report: CeilingReport) -> str:
+    rows = [
+        (
+            str(c.processes),
+            c.encoding,
+            number(c.rate_per_s),
+            number(c.p50_ms),
+            ", ".join(f"{s:.0%}" for s in c.cpu_shares),
+        )
+        for c in report.ceilings
+    ]
+    what = "What Locust itself sends at most, against an nginx stub on the same machine: nothing faster can be shown."
+    return markdown.page(
+        "The load generator's own ceiling",
+        typed(),
+        report.machine,
+        [what, markdown.table(("processes", "body", "requests/s", "p50 ms", "CPU of each process"), rows)],
+    )
 
 
 def _at(base: Scenario, rate: float, seconds: float, connections: int | None) -> Scenario:

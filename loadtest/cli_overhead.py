@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from loadtest import machine, objectives, results
-from loadtest.cli_output import Format, OutputOption, err, errors, out, print_json
+from loadtest.cli_output import Format, MarkdownOption, OutputOption, err, errors, out, print_json, typed, write_text
 from loadtest.overhead import bench, figures, markdown, recipes
 from loadtest.overhead.arm import Recipe
 
@@ -27,7 +27,7 @@ def overhead(
         bool, typer.Option("--memory/--no-memory", help="Also measure memory under 64 MiB bodies.")
     ] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store the result here.")] = None,
-    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the page here.")] = None,
+    markdown_file: MarkdownOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check that every program is there, run nothing.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -78,12 +78,11 @@ def overhead(
             notes=notes,
             samples=samples,
         )
-        page = markdown.render(result, f"sluice loadtest overhead --rounds {rounds} --seconds {seconds:g}")
+        page = markdown.render(result, typed())
         if json_file:
             results.write(json_file, result)
         if markdown_file:
-            markdown_file.parent.mkdir(parents=True, exist_ok=True)
-            markdown_file.write_text(page, encoding="utf-8")
+            write_text(markdown_file, page)
         if output is Format.JSON:
             print_json(msgspec.structs.replace(result, samples=[]))
         else:

@@ -8,8 +8,18 @@ import msgspec
 import typer
 
 from loadtest import compare as comparing
-from loadtest import locust_process, objectives, results, scenario_file
-from loadtest.cli_output import Format, OutputOption, err, errors, out, print_json
+from loadtest import histogram, locust_process, objectives, results, scenario_file
+from loadtest.cli_output import (
+    Format,
+    MarkdownOption,
+    OutputOption,
+    err,
+    errors,
+    out,
+    print_json,
+    typed,
+    write_text,
+)
 from loadtest.errors import UsageError
 from loadtest.execute import Options, execute
 from loadtest.plan import Arm
@@ -47,6 +57,7 @@ def run(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store the full result here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report with plots here.")] = None,
+    markdown_file: MarkdownOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -68,6 +79,7 @@ def run(
             _show_plan(chosen, options, output)
             return
         from loadtest.report import html as report  # noqa: PLC0415 (matplotlib takes a second to import)
+        from loadtest.report import markdown  # noqa: PLC0415
         from loadtest.report.terminal import print_result, progress_bar  # noqa: PLC0415
 
         with progress_bar(err, chosen.name) as progress:
@@ -76,6 +88,8 @@ def run(
             results.write(json_file, result)
         if html:
             report.write(html, result)
+        if markdown_file:
+            write_text(markdown_file, markdown.run(result, typed()))
         if output is Format.JSON:
             print_json(msgspec.structs.replace(result, cells=[]))
         else:
@@ -90,6 +104,7 @@ def compare(
     select_a: Annotated[str, typer.Option(help="Part of A, as in arm=gateway or variant=v2.")] = "",
     select_b: Annotated[str, typer.Option(help="Part of B.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Store the comparison here.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw both latencies by percentile here.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Set two runs, or two parts of one run, side by side: ratios with 95 % intervals.
@@ -108,6 +123,11 @@ def compare(
         compared = comparing.compare(*sides, paired=b is None)
         if json_file:
             results.write(json_file, compared)
+        if svg:
+            from loadtest.report.plots import percentiles  # noqa: PLC0415 (matplotlib takes a second to import)
+
+            named = [(s.name, histogram.merge(c.latency for c in s.cells if c.slice in set(s.slices))) for s in sides]
+            write_text(svg, percentiles(named) + "\n")
         if output is Format.JSON:
             print_json(compared)
         else:

@@ -1,7 +1,7 @@
 """The pictures of a report, each a self-contained SVG."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import matplotlib as mpl
@@ -54,7 +54,7 @@ def all_pictures(result: Result, curve: Shape) -> list[tuple[str, str]]:
         ("Rate over time", rate(lines, curve if result.offered_per_s is not None else None)),
         ("Latency over time", latency(lines)),
         ("Latency histogram", latency_histogram(result)),
-        ("Latency by percentile", percentiles(result)),
+        ("Latency by percentile", percentiles([(a.name, measured(result, a.name)) for a in result.arms])),
     ]
     if any(sum(t.errors) for t in lines):
         pictures.append(("Errors over time", errors(lines)))
@@ -100,11 +100,10 @@ def latency_histogram(result: Result) -> str:
     return picture.svg()
 
 
-def percentiles(result: Result) -> str:
-    """Latency against the share of answers that were faster, stretched towards the slowest."""
+def percentiles(named: Sequence[tuple[str, Mapping[int, int]]]) -> str:
+    """Latency histograms against the share of answers that were faster, stretched towards the slowest."""
     picture = Picture("percentile", "milliseconds")
-    for colour, arm in _coloured(result.arms):
-        buckets = measured(result, arm.name)
+    for colour, (name, buckets) in _coloured(named):
         total, seen = sum(buckets.values()), 0
         if not total:
             continue
@@ -113,7 +112,7 @@ def percentiles(result: Result) -> str:
             seen += buckets[bucket]
             x.append(max(1 - (seen - 0.5) / total, 0.5 / total))
             y.append(histogram.midpoint_us(bucket) / 1000)
-        picture.axes.plot(x, y, color=colour, label=arm.name)
+        picture.axes.plot(x, y, color=colour, label=name)
     picture.log("x", "y")
     picture.axes.invert_xaxis()
     picture.axes.set_xticks([1 - p for p in _PERCENTILES], [f"{100 * p:g} %" for p in _PERCENTILES])

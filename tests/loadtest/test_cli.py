@@ -10,7 +10,6 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from loadtest.cli import app
-
 from loadtest.overhead.stub import free_port
 from tests.loadtest.conftest import StartStub
 
