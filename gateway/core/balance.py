@@ -8,9 +8,10 @@ from typing import Protocol, TypeVar
 
 
 class Loaded(Protocol):
-    """What balancing needs to know of a backend."""
+    """What balancing needs to know of a backend: leases, requests in its own queue, relative capacity."""
 
     in_flight: int
+    waiting: int
     weight: float
 
 
@@ -32,7 +33,9 @@ def choose(backends: Sequence[T], random01: float) -> T | None:
     i = int(spot)
     j = int((spot - i) * (n - 1))
     a, b = backends[i], backends[j if j < i else j + 1]
-    return a if (a.in_flight + 1) / a.weight <= (b.in_flight + 1) / b.weight else b
+    load_a = a.in_flight + a.waiting + 1
+    load_b = b.in_flight + b.waiting + 1
+    return a if load_a / a.weight <= load_b / b.weight else b
 
 
 def warmth(age_s: float, slow_start_s: float) -> float:

@@ -16,6 +16,8 @@ class Backend:
     Attributes:
         url: `http://host:port` or `https://host:port`, without a path.
         weight: relative capacity; in-flight counts are divided by it when balancing.
+        metrics_port: Triton's metrics port; with it, requests that wait inside Triton count as load when balancing, and
+            shadows pause while they pile up. 0 reads no metrics.
         dns: every address that the url's name has is a backend of its own, and the name is looked up again and again.
     """
 
@@ -24,6 +26,7 @@ class Backend:
     url: Annotated[str, Len(1, 300)]
     weight: Annotated[float, Gt(0), Le(1000)] = 1.0
     dns: bool = False
+    metrics_port: Annotated[int, Ge(0), Le(65535)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,21 @@ class BackendTls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceProbe:
+    """A real inference as part of a probe: finds a server that is ready and answers nothing useful.
+
+    Attributes:
+        model: name of the model in Triton.
+        body: the request's JSON.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    model: Annotated[str, Len(1, 200)]
+    body: Annotated[str, Len(2, 100_000)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """Active health check of every backend of a pool.
 
@@ -56,6 +74,7 @@ class Probe:
         timeout_s: a probe without an answer by then has failed.
         healthy_after: consecutive successes that bring a backend back.
         unhealthy_after: consecutive failures that take it out.
+        inference: also send this request with every probe, which must be answered with 200.
         models_interval_s: time between two questions to every backend whether it has the models of the pool's
             variants ready; requests go to those that have. 0 asks only once, for the models' configurations.
     """
@@ -66,6 +85,7 @@ class Probe:
     timeout_s: Annotated[float, Gt(0), Le(60)] = 1.0
     healthy_after: Annotated[int, Ge(1), Le(100)] = 1
     unhealthy_after: Annotated[int, Ge(1), Le(100)] = 2
+    inference: InferenceProbe | None = None
     models_interval_s: Annotated[float, Ge(0), Le(3600)] = 2.0
 
 

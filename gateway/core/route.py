@@ -65,6 +65,8 @@ class Shadow:
         max_body_bytes: larger requests are not copied, and counted as dropped.
         max_response_bytes: a longer answer ends the copy, counted as an error.
         timeout_s: a copy without a complete answer by then has failed.
+        max_pending: while more requests than this wait inside Triton for the shadow's model, copies are dropped (needs
+            the backend's `metrics_port`); 0 copies all the same.
         compare: send original and copy to the controller, which compares their tensors.
         noise: share of the copies, in per cent, that goes to the variant that served the original instead: what
             differs there is nondeterminism, not the candidate's fault.
@@ -78,6 +80,7 @@ class Shadow:
     max_body_bytes: Annotated[int, Ge(0), Le(1 << 30)] = 4 << 20
     max_response_bytes: Annotated[int, Ge(0), Le(1 << 30)] = 4 << 20
     timeout_s: Annotated[float, Gt(0), Le(3600)] = 5.0
+    max_pending: Annotated[int, Ge(0), Le(1_000_000)] = 16
     compare: bool = False
     noise: Annotated[float, Ge(0), Le(100)] = 0.0
 
@@ -157,6 +160,7 @@ class Route:
         retries: further attempts on another backend when the first cannot have been executed.
         hedge_after_s: start a second attempt on another backend when the first has not answered by then, and take
             the faster answer; 0 turns it off. Choose about the route's p95 (never for models with side effects).
+        scrub_errors: take file paths out of the backends' error texts.
         expose: endpoint families, closed by default, that this route's owner opens on the data plane.
         predictions: where answers hold predictions, for feedback; a drift gate's output serves where this is missing.
         rollout: how a new version is rolled out on this route when nothing else is said at its start.
@@ -182,6 +186,7 @@ class Route:
     queue_timeout_s: Annotated[float, Gt(0), Le(3600)] = 1.0
     retries: Annotated[int, Ge(0), Le(5)] = 1
     hedge_after_s: Annotated[float, Ge(0), Le(3600)] = 0.0
+    scrub_errors: bool = True
     expose: Annotated[tuple[Endpoint, ...], Len(0, 4)] = ()
     predictions: Predictions | None = None
     rollout: RolloutPolicy | None = None

@@ -28,6 +28,7 @@ class Address:
         authority: the Host field's value.
         tls: whether it speaks https.
         weight: relative capacity.
+        metrics_port: of Triton's metrics on the same host; 0 when they are not read.
     """
 
     url: str
@@ -37,6 +38,7 @@ class Address:
     authority: str
     tls: bool
     weight: float
+    metrics_port: int
 
 
 def address(backend: Backend, host: str = "") -> Address:
@@ -53,6 +55,7 @@ def address(backend: Backend, host: str = "") -> Address:
         authority=parts.netloc,
         tls=parts.scheme == "https",
         weight=backend.weight,
+        metrics_port=backend.metrics_port,
     )
 
 

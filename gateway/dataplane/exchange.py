@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway import errors
 from gateway.core.retry import Answer, classify
+from gateway.core.scrub import without_paths
 from gateway.dataplane import evidence, observe
 from gateway.dataplane.attempts import NO_COPIES, Attempts
 from gateway.dataplane.relay import STREAM_ERROR, Relay
@@ -123,7 +124,10 @@ class Exchange(Attempts):
             if classify(status, body, alternatives) is Answer.ELSEWHERE and self._may_retry(None):
                 self._retry()
                 return
-        fields = head.sized if head.content_length >= 0 else head.block + b"Content-Length: %d\r\n" % len(body)
+            if self._plan.route.config.scrub_errors and b"content-encoding" not in head.fields:
+                body = without_paths(body)
+        same = head.content_length == len(body)
+        fields = head.sized if same else head.block + b"Content-Length: %d\r\n" % len(body)
         data = self._response_head(now, fields, connection) + body
         failed = self._plan.stream and STREAM_ERROR in body
         self._observe(status)

@@ -110,6 +110,11 @@ class ShadowCopy:
         if backend is None:
             self.drop("no_backend")
             return
+        behind = backend.waiting_by_model.get(self._variant.config.model, 0)
+        if 0 < shadow.config.max_pending < behind:
+            backend.in_flight -= 1
+            self.drop("backend_queue")
+            return
         shadow.in_flight += 1
         shadow.counts.sent += 1
         self._backend = backend

@@ -26,6 +26,8 @@ class BackendRuntime:
         full_weight: relative capacity.
         weight: the same, less while it is new.
         host_line: the Host field for requests to it.
+        waiting: requests that wait inside Triton, by its own metrics, where they are read.
+        waiting_by_model: the same by model.
         health: probes' and observations' view.
         drained: it gets nothing new, for maintenance.
         watched: it is being probed.
@@ -36,6 +38,8 @@ class BackendRuntime:
         self.url = place.url
         self.place = place
         self.full_weight = self.weight = place.weight
+        self.waiting = 0
+        self.waiting_by_model: dict[str, int] = {}
         self.host_line = b"Host: %s\r\n" % place.authority.encode()
         self.digest = short_digest(place.url)
         self.health = Health(up=up)
@@ -110,6 +114,11 @@ class BackendRuntime:
         """It serves no more: what is idle closes now, connections in use when their exchange ends."""
         self.retired = True
         self.close_idle()
+
+    def queued(self, waiting_by_model: dict[str, int]) -> None:
+        """Takes in what Triton says of its queues."""
+        self.waiting_by_model = waiting_by_model
+        self.waiting = sum(waiting_by_model.values())
 
     def observe(self, success: bool) -> None:
         """Takes in how a request to this backend ended (its own fault or not)."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.core.load import pending_by_model
+from gateway.core.pool import Probe
 from gateway.dataplane.addresses import keep_resolved, system_lookup
 from gateway.dataplane.fetch import fetch
 from gateway.dataplane.pool import BackendRuntime, PoolRuntime
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
 
 _LEARN_TIMEOUT_S = 2.0
+_MAX_METRICS = 4 << 20
 _LEARN_PAUSE_S = 1.0
 
 
@@ -65,11 +68,9 @@ class Prober:
 
     async def _probe(self, pool: PoolRuntime, backend: BackendRuntime) -> None:
         while not backend.retired and (probe := pool.config.probe).interval_s:
-            try:
-                reply = await fetch(backend, b"GET", b"/v2/health/ready", timeout_s=probe.timeout_s)
-                success = reply.status == 200
-            except UnreachableError:
-                success = False
+            success = await self._answers(backend, probe)
+            if success and backend.place.metrics_port:
+                backend.queued(await self._queues(backend, probe.timeout_s))
             if backend.health.probed(success, probe):
                 pool.refresh()
                 if not success:
@@ -77,6 +78,35 @@ class Prober:
                     backend.close_idle()
             await asyncio.sleep(probe.interval_s * (0.9 + 0.2 * random()))
         backend.watched = False
+
+    @staticmethod
+    async def _answers(backend: BackendRuntime, probe: Probe) -> bool:
+        """One probe: ready, and where that is asked for, able to infer."""
+        try:
+            reply = await fetch(backend, b"GET", b"/v2/health/ready", timeout_s=probe.timeout_s)
+            if reply.status == 200 and (wanted := probe.inference) is not None:
+                path = f"/v2/models/{wanted.model}/infer".encode()
+                reply = await fetch(backend, b"POST", path, timeout_s=probe.timeout_s, body=wanted.body.encode())
+        except UnreachableError:
+            return False
+        return reply.status == 200
+
+    @staticmethod
+    async def _queues(backend: BackendRuntime, timeout_s: float) -> dict[str, int]:
+        """Requests waiting inside Triton, by model; empty when its metrics cannot be read."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                reader, writer = await asyncio.open_connection(backend.place.host, backend.place.metrics_port)
+                try:
+                    writer.write(b"GET /metrics HTTP/1.1\r\n" + backend.host_line + b"Connection: close\r\n\r\n")
+                    text = bytearray()
+                    while len(text) < _MAX_METRICS and (part := await reader.read(_MAX_METRICS)):
+                        text += part
+                    return pending_by_model(bytes(text))
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return {}
 
     async def _learn(self, table: Table) -> None:
         """Until the next table: reads what is unknown of a model, and who has it ready."""

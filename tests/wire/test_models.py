@@ -1,7 +1,7 @@
 """Requests go to the replicas that have the model."""
 
-from gateway.core.pool import Probe
-from tests.wire.backend import Backend
+from gateway.core.pool import InferenceProbe, Probe
+from tests.wire.backend import Backend, Script
 from tests.wire.gateway import Gateway, infer, pool, route, running, until
 
 
@@ -31,3 +31,36 @@ def test_a_replica_without_the_model_gets_no_requests() -> None:
         first.has_model = second.has_model = False
         assert sum(served_by(gateway, first, second)) == 30
         gateway.settle()
+
+
+def test_an_inference_probe_finds_a_server_that_only_looks_ready() -> None:
+    """A backend that says ready and fails every inference is taken out by the probe's own inference."""
+    probe = Probe(interval_s=0.05, inference=InferenceProbe(model="model", body='{"inputs":[]}'))
+    with (
+        Backend("a") as first,
+        Backend("b") as second,
+        running((route(),), (pool(first.url, second.url, probe=probe, panic_percent=0),)) as gateway,
+    ):
+        until(lambda: all(backend.state == "up" for backend in gateway.report().backends), "both are up")
+        second.script = Script(status=500)
+        until(lambda: "down" in [backend.state for backend in gateway.report().backends], "one is down")
+        before = len([seen for seen in second.seen if seen.test_id])
+        with gateway.connect() as wire:
+            for _ in range(20):
+                wire.send(infer(test_id="mine"))
+                assert wire.answer().status == 200
+        assert len([seen for seen in second.seen if seen.test_id]) == before
+
+
+def test_an_error_text_loses_its_paths() -> None:
+    """A backend's error reaches the client without the places of its files, whole and with the right length."""
+    error = '{"error":"cannot open /models/digits/1/model.onnx"}'
+    with (
+        Backend("a", script=Script(status=400, body=error)) as backend,
+        running((route(), route("bare", scrub_errors=False)), (pool(backend.url),)) as gateway,
+        gateway.connect() as wire,
+    ):
+        wire.send(infer())
+        assert wire.answer().body == b'{"error":"cannot open [path]"}'
+        wire.send(infer(name="bare"))
+        assert wire.answer().body == error.encode()
