@@ -17,6 +17,9 @@ from gateway.telemetry.records import ShadowCounts, VariantCounts
 if TYPE_CHECKING:
     from gateway.dataplane.waiting import Waiting
 
+_KEPT_EPOCHS = 3
+_GONE = 1 << 62  # above every epoch: nothing of a route that is gone is kept
+
 
 class RouteState:
     """What outlives a generation of a route.
@@ -230,6 +233,14 @@ class Counters:
             self.variants[key] = VariantCounts(route=route.name, variant=name, epoch=route.epoch, pinned=pinned)
         return self.variants[key]
 
+    def forget(self, routes: tuple[Route, ...]) -> None:
+        """Drops what belongs to no route any more, or to an epoch so old that its requests have all ended."""
+        oldest = {route.name: route.epoch - _KEPT_EPOCHS for route in routes}
+        for key in [key for key in self.variants if key[2] < oldest.get(key[0], _GONE)]:
+            del self.variants[key]
+        for shadow in [shadow for shadow in self.shadows if shadow[2] < oldest.get(shadow[0], _GONE)]:
+            del self.shadows[shadow]
+
     def shadow(self, route: Route, name: str) -> ShadowCounts:
         """The counters of one shadow in the route's present epoch."""
         key = (route.name, name, route.epoch)
@@ -266,3 +277,4 @@ class Table:
             state = states.setdefault(route.name, RouteState())
             state.configure(route)
             self.routes[route.name] = RouteRuntime(route, variants, shadows, state)
+        counters.forget(published.routes)

@@ -193,3 +193,17 @@ def test_a_sequence_is_copied_whole_or_not_at_all(judged: tuple[Gateway, Backend
     )
     assert set(copied.values()) == {3}
     assert 5 < len(copied) < 35
+
+
+def test_old_epochs_and_routes_are_forgotten() -> None:
+    """A worker reports the last epochs of the routes it serves, however many there were."""
+    with Backend("a") as backend:
+        place = pool(backend.url)
+        with running((route(epoch=1), route("gone")), (place,)) as gateway:
+            for epoch in range(1, 9):
+                gateway.publish((route(epoch=epoch),), (place,))
+                ask(gateway, "m", 2)
+            report = gateway.settle()
+            counted = {row.epoch: sum(row.outcomes) for row in report.variants if not row.pinned}
+            assert {row.route for row in report.variants} == {"m"}
+            assert counted == {5: 2, 6: 2, 7: 2, 8: 2}
