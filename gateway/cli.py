@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command as build_command
 
-from gateway import cli_operations, cli_rollback, cli_rollout, cli_routes, cli_serve, cli_shadow
+from gateway import cli_operations, cli_rollback, cli_routes, cli_serve, cli_shadow
 from gateway.cli_output import Output, OutputOption, show
 from gateway.errors import ResourceError, SluiceError
 
@@ -27,6 +27,7 @@ class _Part:
 
 
 _PARTS = {
+    "rollout": _Part("Move a route to a new version on evidence, and back.", "", "gateway.cli_rollout:app"),
     "demo": _Part("Show the whole path here: export, serve, split, measure.", "demo", "gateway.demo.cli:app"),
     "triton": _Part("Run a real Triton on this machine without a container.", "demo", "gateway.localtriton.cli:triton"),
     "keys": _Part("Make, list and revoke API keys of the data plane.", "", "gateway.cli_keys:keys"),
@@ -68,7 +69,6 @@ app.command()(cli_operations.restart)
 app.command()(cli_operations.drain)
 app.command()(cli_rollback.history)
 app.command()(cli_rollback.rollback)
-app.add_typer(cli_rollout.app, name="rollout")
 app.add_typer(cli_shadow.app, name="shadow")
 
 

@@ -11,13 +11,17 @@ from rich.live import Live
 
 from gateway.cli_client import DEFAULT_URL, AdminClient, AdminUrl
 from gateway.cli_output import Output, OutputOption, console, show
+from gateway.cli_plan import plan_command
 from gateway.cli_rollout_view import view
 from gateway.configfile import load_policy
 from gateway.errors import ExitCode, UnreachableError
 
 _FAILED = frozenset({"aborted", "rolled_back"})
 
-app = typer.Typer(no_args_is_help=True, help="Move a route to a new version on evidence, and back.")
+app = typer.Typer(
+    pretty_exceptions_enable=False, no_args_is_help=True, help="Move a route to a new version on evidence, and back."
+)
+app.command("plan")(plan_command)
 RouteArgument = Annotated[str, typer.Argument(help="Name of the route.")]
 WhyOption = Annotated[str, typer.Option(help="Reason, for the history.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would happen, change nothing.")]

@@ -24,6 +24,8 @@ from gateway.controlplane.hub import Hub
 from gateway.controlplane.operations import Operations
 from gateway.controlplane.store import Store, WriterLock
 from gateway.controlplane.tlsfile import AdminTls
+from gateway.core.route import Route
+from gateway.errors import ConfigError, RejectedError
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.logs import logger
 
@@ -60,6 +62,20 @@ def run(boot: ControllerBoot) -> int:
     return uvloop.run(_run(boot))
 
 
+async def _begin(control: Control, plane: wiring.Delivery, routes: tuple[Route, ...] | None) -> None:
+    """Publishes the first table. Routes given at start yield to a rollout that is under way on one of them."""
+    if routes is None or not await control.run(plane.rollouts.store.active):
+        await control.start(routes)
+        await plane.rollouts.resume()
+        return
+    await control.start(None)
+    await plane.rollouts.resume()
+    try:
+        await control.apply(routes, who="serve", why="routes given at start", verify=False)
+    except (ConfigError, RejectedError) as error:
+        _log.error("the routes given at start are not applied", reason=str(error))
+
+
 async def _run(boot: ControllerBoot) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -82,9 +98,8 @@ async def _run(boot: ControllerBoot) -> int:
             pools=config.pools,
             clock=time.time,
         )
-        await control.start(boot.routes.routes if boot.routes is not None else None)
         plane = wiring.build(control, ledger, client, config, clock=time.time)
-        await plane.rollouts.resume()
+        await _begin(control, plane, boot.routes.routes if boot.routes is not None else None)
         await hub.start(socket.socket(fileno=boot.control_fd))
         tasks = plane.start()
         operations = Operations(control, config, boot.check)

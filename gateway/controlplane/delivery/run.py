@@ -13,6 +13,7 @@ from gateway.controlplane.delivery.rollout_store import Keys, RolloutStore
 from gateway.core.evidence_state import absorb
 from gateway.core.gates import judge
 from gateway.core.rollout import Command, Decision, Effect, EffectResult, Inputs, current_stage, decide
+from gateway.core.rollout_table import Phase
 from gateway.core.route import Route
 from gateway.core.verdict import Verdict
 from gateway.telemetry.logs import logger
@@ -96,7 +97,8 @@ class Run:
             else:
                 await self._decided(decision)
             self._results = [r for r in self._results if r.id in {e.id for e in self.record.state.outstanding}]
-            while decision is not None and not self.record.state.final:
+            # A stage that has just begun is judged at the next look, when there can be evidence of it.
+            while decision is not None and not self.record.state.final and not _begins(decision):
                 decision = decide(self.record.state, self.record.policy, Inputs(verdict=self.verdict), self._clock())
                 if decision is not None:
                     await self._decided(decision)
@@ -171,6 +173,10 @@ class Run:
         result = await self._effects.execute(effect, self.record, self._update)
         self._results.append(result)
         self._wake()
+
+
+def _begins(decision: Decision) -> bool:
+    return decision.state.phase is Phase.JUDGING and decision.before is Phase.ENTERING
 
 
 def _counted(reported: list[Reported]) -> list[Reported]:
