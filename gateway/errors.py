@@ -66,6 +66,7 @@ SHED_BACKEND = Fault("shed_backend", 503, Blame.OVERLOAD, "too many requests in 
 SHED_WORKER = Fault("shed_worker", 503, Blame.OVERLOAD, "the gateway is at its limit")
 SHED_MEMORY = Fault("shed_memory", 503, Blame.OVERLOAD, "the gateway's buffers are full")
 DRAINING = Fault("draining", 503, Blame.OVERLOAD, "the gateway is shutting down")
+NO_TABLE = Fault("no_table", 503, Blame.UPSTREAM, "the gateway has not been told its routes yet")
 NO_BACKEND = Fault("no_backend", 503, Blame.UPSTREAM, "no backend is ready for this model")
 SEQUENCE_LOST = Fault("sequence_lost", 503, Blame.UPSTREAM, "the replica that held this sequence is gone")
 CONNECT_FAILED = Fault("connect_failed", 503, Blame.UPSTREAM, "could not connect to the backend")

@@ -136,6 +136,8 @@ def decide(head: RequestHead, table: Table, gate: Gate | None = None) -> Plan:
     if target.model:
         route = table.routes.get(target.model)
         if route is None:
+            if not table.generation:
+                return errors.NO_TABLE
             return errors.UNKNOWN_ROUTE.but(f"Request for unknown model: '{target.model[:200]}' is not found")
     family = GUARDED.get(target.endpoint)
     if family is not None:

@@ -181,9 +181,13 @@ class Worker:
         plane = self._plane
         acceptor.stop()
         until = time.perf_counter() + plane.limits.drain_s
+        next_report = 0.0
         while (plane.connections or acceptor.opening) and (now := time.perf_counter()) < until:
             self._mark(SlotState.DRAINING)
             plane.sweep(now)
+            if now >= next_report:
+                self._send_report()
+                next_report = now + self._boot.config.report_interval_s
             await asyncio.sleep(0.02)
         self._send_report()
         self._send_samples()

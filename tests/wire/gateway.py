@@ -73,6 +73,7 @@ class Gateway:
         self.reports: list[WorkerReport] = []
         self.samples: list[Sample] = []
         self.log = Path(directory, "worker.log")
+        self.table_file = Path(directory, "table")
         self._boot = Boot(
             worker=0,
             line=0,
@@ -116,7 +117,7 @@ class Gateway:
                 return
             self._line = line
             frames = Frames()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), line:
                 if self._table:
                     line.sendall(self._table)
                 while data := line.recv(1 << 20):
@@ -136,6 +137,9 @@ class Gateway:
         self.generation += 1
         table = RouteTable(generation=self.generation, routes=routes, pools=pools)
         self._table = frame(Publish(table=table))
+        fresh = self.table_file.with_suffix(".new")
+        fresh.write_bytes(msgspec.msgpack.encode(table))
+        fresh.rename(self.table_file)
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.sendall(self._table)

@@ -167,7 +167,10 @@ def test_refusal_reaches_a_client_in_full_flow(impatient: Gateway) -> None:
 
 def test_shed_upload_reaches_its_client(backend: Backend) -> None:
     """A long upload that is shed gets its 503 with Retry-After, and its connection lives on."""
-    with running((route(max_in_flight=1, max_queued=0),), (pool(backend.url),), _LIMITS) as gateway, gateway.connect() as busy:
+    with (
+        running((route(max_in_flight=1, max_queued=0),), (pool(backend.url),), _LIMITS) as gateway,
+        gateway.connect() as busy,
+    ):
         busy.send(infer(extra=Script(hold=True).header()))
         until(lambda: backend.held == 1, "the only slot is taken")
         with gateway.connect() as wire:
