@@ -24,7 +24,7 @@ from gateway.dataplane.principal import Principal
 from gateway.dataplane.probe import Prober
 from gateway.dataplane.table import Counters, RouteState, Table, VariantRuntime
 from gateway.dataplane.tlsfiles import ListenerTls
-from gateway.dataplane.waiting import Waiting, next_in_line
+from gateway.dataplane.waiting import Waiting, next_in_line, refuse
 from gateway.errors import Blame, Fault
 from gateway.http import serving
 from gateway.http.client import UpstreamConnection
@@ -150,6 +150,8 @@ class DataPlane:
             return False
         self.table = Table(published, self.pools, self.shadow_pools, self.counters, self._states)
         self.heads.requests.clear()  # remembered plans belong to the old generation
+        for name in [name for name, state in self._states.items() if name not in self.table.routes and state.idle]:
+            del self._states[name]
         self._prober.learn(self.table)
         return True
 
@@ -234,6 +236,8 @@ class DataPlane:
         line: bytes = b"",
     ) -> serving.Exchange:
         """Lets a request wait for a slot, or turns it away."""
+        if refuse(self, connection, head, plan, variant, body, step):
+            return _ANSWERED
         waiting = Waiting(self, connection, head, plan, variant, body, step, line)
         waiting.start()
         return waiting
@@ -295,7 +299,7 @@ class DataPlane:
 
     def fault_response(self, fault: Fault, connection_header: bytes, head_only: bool) -> bytes:
         """A complete response for a fault that belongs to no exchange; counts it."""
-        self._count_fault("", fault)
+        self.count_fault("", fault)
         connection_header += _CHALLENGE if fault.status == 401 else b""
         return reply(fault.status, error_body(fault.text), connection_header, head_only)
 
@@ -303,7 +307,7 @@ class DataPlane:
         self, connection: ClientConnection, fault: Fault, route: str, request_id: bytes, retry_after_s: int = 1
     ) -> None:
         """Ends a connection's present exchange with a fault; counts it."""
-        self._count_fault(route, fault)
+        self.count_fault(route, fault)
         extra = b"x-request-id: %b\r\n" % request_id if request_id else b""
         if fault.blame is Blame.OVERLOAD or fault is errors.RATE_LIMITED:
             extra += b"Retry-After: %d\r\n" % retry_after_s
@@ -312,7 +316,8 @@ class DataPlane:
         extra += connection.connection_header
         connection.finish(reply(fault.status, error_body(fault.text), extra, connection.head_only))
 
-    def _count_fault(self, route: str, fault: Fault) -> None:
+    def count_fault(self, route: str, fault: Fault) -> None:
+        """Counts an answer that the gateway made itself."""
         faults = self.counters.faults
         key = (route, fault.code)
         faults[key] = faults.get(key, 0) + 1

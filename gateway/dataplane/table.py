@@ -45,6 +45,8 @@ class RouteState:
     def configure(self, route: Route) -> None:
         """Takes over a generation's settings; an adaptive limit goes on where it was if nothing of it changed."""
         self.line.bound = route.max_queued
+        if route.evidence is None:
+            self.keys = Keys()  # the next rollout sees every key for the first time
         config = (route.adaptive, route.max_in_flight)
         if config != self._adaptive_config:
             self._adaptive_config = config
@@ -52,6 +54,11 @@ class RouteState:
             self.adaptive = None
             if route.adaptive is not None:
                 self.adaptive = AdaptiveLimit(route.adaptive.lowest, self.limit, route.adaptive.window_s)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request of the route is under way or waits."""
+        return not self.in_flight and not self.line
 
     def observe(self, latency_s: float, now: float) -> None:
         """Takes in a good answer's latency."""
