@@ -148,7 +148,7 @@ def _catch(
 ) -> tuple[Floats, Floats]:
     """Seconds and candidate requests until the abort, of the rollouts that this step alone aborts."""
     rng = np.random.default_rng(seed)
-    judge = Sluice(rollouts, 1, policy)
+    judge = Sluice(rollouts, np.array([stage.share]), policy)
     judge.remember(
         rng.binomial(round(rate * HISTORY_S), scenario.base, rollouts).astype(np.float64),
         np.full(rollouts, rate * HISTORY_S),

@@ -32,15 +32,15 @@ _RATIOS: Final[Floats] = np.exp(np.linspace(np.log(1 / 1024), np.log(1024), 401)
 def _log_likelihood(x: ArrayLike, n: ArrayLike, share: ArrayLike, ratios: Floats) -> Floats:
     """Log-likelihood of each ratio over all stages (last axis: ratios), up to a constant that ratios share."""
     x, n, share = (np.asarray(a, dtype=np.float64)[..., None] for a in (x, n, share))
-    terms = x * np.log(ratios) - n * np.log1p(share * (ratios - 1))
-    total: Floats = terms.sum(axis=-2)
+    total: Floats = x.sum(axis=-2) * np.log(ratios) - (n * np.log1p(share * (ratios - 1))).sum(axis=-2)
     return total
 
 
 def log_mean(logs: ArrayLike) -> Floats:
     """Log of the mean of what `logs` are the logarithms of, over the last axis."""
     values = np.asarray(logs, dtype=np.float64)
-    result: Floats = np.logaddexp.reduce(values, axis=-1) - np.log(values.shape[-1])
+    top = values.max(axis=-1)
+    result: Floats = top + np.log(np.exp(values - top[..., None]).mean(axis=-1))
     return result
 
 

@@ -34,15 +34,26 @@ class Judge(Protocol):
 class Sluice:
     """The errors gate and the error-rate guardrail of a policy, with its alpha split over all its gates.
 
-    The same functions as the controller calls, over arrays. `guardrail` off shows the relative test alone.
+    The same functions as the controller calls, over arrays.
+
+    Args:
+        size: number of rollouts.
+        shares: the candidate's share in each stage.
+        policy: what is simulated.
+        guardrail: off where its counts mean nothing (keys).
+
+    Attributes:
+        worse: rollouts whose errors gate failed at the last second, whatever the guardrail says.
     """
 
-    def __init__(self, size: int, stages: int, policy: RolloutPolicy, *, guardrail: bool = True) -> None:
-        self.name = "Sluice" if guardrail else "Sluice, errors gate alone"
+    name = "Sluice"
+
+    def __init__(self, size: int, shares: Floats, policy: RolloutPolicy, *, guardrail: bool = True) -> None:
         self._policy = policy
         self._guard = policy.gates.guardrails if guardrail else None
-        self.shares = np.full((size, stages), 0.5)
-        self.x, self.n = np.zeros((size, stages)), np.zeros((size, stages))
+        self.shares = np.asarray(shares, dtype=np.float64)
+        self.x, self.n = np.zeros((size, len(self.shares))), np.zeros((size, len(self.shares)))
+        self.worse = np.zeros(size, dtype=bool)
         zero = np.zeros(size)
         self._dispersion = Dispersion(
             total=zero, pairs=zero, mixed=zero, expected=zero, seconds=zero, stage_bad=zero, stage_total=zero
@@ -62,7 +73,7 @@ class Sluice:
         x, y = second.units or (second.x, second.y)
         n = x + y
         now = np.broadcast_to(np.asarray(stage, dtype=np.int64), x.shape)
-        share = np.broadcast_to(np.asarray(second.share, dtype=np.float64), x.shape)
+        share = self.shares[now]
         moved = now != self._stage
         self._stage = now.copy()
         d = self._dispersion
@@ -72,12 +83,12 @@ class Sluice:
             weight = np.ones_like(n) if self._policy.clusters == "none" else 1.0 / np.maximum(n, 1.0)
         self._dispersion = d.after(x, n, share)  # type: ignore[arg-type]
         rows = np.arange(len(x))
-        self.shares[rows, now] = share
         self.x[rows, now] += weight * x
         self.n[rows, now] += weight * n
         self.stage_bad = np.where(moved, 0.0, self.stage_bad) + second.x
         self.stage_seen = np.where(moved, 0.0, self.stage_seen) + second.c
-        return self._worse() | self._missed(second)
+        self.worse = self._worse()
+        return self.worse | self._missed(second)
 
     def _worse(self) -> Bools:
         gate = self._policy.gates.errors
@@ -115,12 +126,25 @@ class Sluice:
             for value in np.unique(slack):
                 at = slack == value
                 below = log_rate_below(objective * float(value), self.stage_bad[at], self.stage_seen[at])
-                relative = log_fine(self.x[at], self.n[at], self.shares[at], margin=gate.margin_ratio * float(value))
+                relative = log_fine(self.x[at], self.n[at], self.shares, margin=gate.margin_ratio * float(value))
                 passed[at] = np.maximum(below, relative) >= -np.log(self._policy.beta)
         if guard is not None:
             old = OLD_RATE_SLACK * self._old_bad / np.maximum(self._old_seen, 1.0)
             passed &= self.stage_bad / np.maximum(self.stage_seen, 1.0) <= slack * np.maximum(objective, old)
         return passed
+
+
+class ErrorsGateAlone:
+    """What `Sluice` would have done without its guardrail; asked after it, of the same seconds."""
+
+    name = "Sluice, errors gate alone"
+
+    def __init__(self, whole: Sluice) -> None:
+        self._whole = whole
+
+    def take(self, second: Second, stage: int) -> Bools:
+        """The other judge's errors gate at this second."""
+        return self._whole.worse
 
 
 class IntervalThreshold:

@@ -50,8 +50,8 @@ minute.
 Share of the rollouts aborted, with the exact 99 % upper confidence bound in brackets. Sluice promises at most
 {alpha:.0%}. Sticky keys: 1,000 keys with Zipf-distributed traffic, one in a hundred failing half of its requests
 on any version; counting their requests is shown only to tell why keys are counted instead. On a sticky route the
-guardrail holds and never aborts, so it has no figure there. An interval rule compares with a fixed success rate and
-knows no old version: where that itself fails 1 % or more it ends every rollout, which is its definition and not chance.
+guardrail holds and never aborts: Sluice is its errors gate alone there. An interval rule compares with a fixed success
+rate and knows no old version: where that itself fails 1 % or more, it ends rollouts by its definition, not by chance.
 
 ## Detection: the candidate is worse from its first request
 

@@ -8,7 +8,7 @@ from scipy.stats import beta
 
 from gateway.core.rollout_policy import RolloutPolicy
 from gateway.core.rollout_stages import stages
-from gateway.verdicts.judges import IntervalThreshold, Judge, MannWhitney, Sluice
+from gateway.verdicts.judges import ErrorsGateAlone, IntervalThreshold, Judge, MannWhitney, Sluice
 from gateway.verdicts.traffic import Floats, Scenario, Schedule, second, seconds
 
 CHUNK = 2500
@@ -113,14 +113,13 @@ def aborts(
 def _chunk(
     scenario: Scenario, schedule: Schedule, rng: np.random.Generator, size: int, *, policy: RolloutPolicy, alone: bool
 ) -> Sequence[tuple[str, Floats, Floats]]:
-    steps = len(schedule.shares)
     # A key-based test has no counterpart in the guardrail, which counts requests: it is judged on its own.
     by_keys = scenario.kind == "keys"
-    ours = Sluice(size, steps, policy, guardrail=not by_keys)
+    ours = Sluice(size, np.array(schedule.shares), policy, guardrail=not by_keys)
     judges: list[Judge] = [ours]
     if not by_keys:
         ours.remember(*_history(scenario, schedule.rate, rng, size))
-        judges.append(Sluice(size, steps, policy, guardrail=False))
+        judges.append(ErrorsGateAlone(ours))
     if not alone:
         judges += [IntervalThreshold(size), MannWhitney(size, np.random.default_rng(rng.integers(1 << 62)))]
     when = {judge.name: np.full(size, np.inf) for judge in judges}
@@ -188,9 +187,9 @@ def walk(
     """
     ladder = [stage for stage in stages(policy) if stage.compares_traffic]
     rng = np.random.default_rng(seed)
-    judge = Sluice(rollouts, len(ladder), policy)
-    judge.remember(*_history(scenario, rate, rng, rollouts))
     shares = np.array([stage.share for stage in ladder])
+    judge = Sluice(rollouts, shares, policy)
+    judge.remember(*_history(scenario, rate, rng, rollouts))
     weights = np.array([stage.weight / 100 for stage in ladder])
     baselines = np.array([stage.baseline / 100 for stage in ladder])
     slack, minimum_s, minimum = (

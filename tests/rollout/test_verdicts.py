@@ -70,7 +70,7 @@ def test_arrays_and_controller_see_the_same_evidence() -> None:
     """One simulated rollout fed through the controller's own functions gives the same evidence, second by second."""
     policy, schedule = RolloutPolicy(), Schedule(shares=(0.05, 0.4), step_s=30)
     scenario = Scenario(name="", base=0.02, ratio=2)
-    many = Sluice(1, 2, policy)
+    many = Sluice(1, np.array(schedule.shares), policy)
     evidence = begin(policy)
     for t, now in enumerate(seconds(scenario, schedule, np.random.default_rng(7), 1)):
         stage = t // schedule.step_s
