@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-_CHECK_S = 60.0
+_CHECK_S = 20.0
 _VARIABLE = "SLUICE_HANDOVER"
 # Raised with every change of what the memory shared with workers looks like.
 LAYOUT = 1
