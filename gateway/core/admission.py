@@ -26,6 +26,12 @@ class Line(Generic[Waiter]):
         """How many wait."""
         return len(self._entries)
 
+    def takes(self, priority: int) -> bool:
+        """Whether one more of that priority could wait now, if need be in the place of another."""
+        if len(self._entries) < self.bound:
+            return True
+        return bool(self._entries) and self._entries[0][0] < -(priority or NO_PRIORITY)
+
     def join(self, waiter: Waiter, priority: int, arrival: int) -> tuple[bool, Waiter | None]:
         """Lets somebody wait.
 
@@ -39,9 +45,9 @@ class Line(Generic[Waiter]):
         """
         key = (-(priority or NO_PRIORITY), -arrival)
         left: Waiter | None = None
+        if not self.takes(priority):
+            return False, None
         if len(self._entries) >= self.bound:
-            if not self._entries or self._entries[0][0] >= key[0]:
-                return False, None
             left = self._arrivals[self._entries[0]]
             self.leave(left)
         insort(self._entries, key)

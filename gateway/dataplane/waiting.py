@@ -16,12 +16,14 @@ from gateway.dataplane.table import RouteState, VariantRuntime
 from gateway.errors import Blame, Fault
 from gateway.http.connection import ClientConnection
 from gateway.http.head import RequestHead
+from gateway.http.reply import refusal
 from gateway.telemetry.records import Outcome
 
 if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
 
 _PRIORITY = b"x-sluice-priority"
+_OWN_PRIORITY = b'"priority"'
 
 
 class Waiting:
@@ -75,11 +77,11 @@ class Waiting:
     def start(self) -> None:
         """Joins the line, or is turned away at once."""
         service, state = self._service, self._plan.route.state
-        if state.line.bound == 0 or service.over_memory or not service.claim(self._size):
+        if not service.claim(self._size):
             self._size = 0
             self._turn_away(service.full)
             return
-        waits, left = state.line.join(self, self._priority(), service.next_arrival())
+        waits, left = state.line.join(self, priority(self._head, self._body), service.next_arrival())
         if left is not None:
             left.turned_away()
         if not waits:
@@ -89,16 +91,6 @@ class Waiting:
         service.deadlines.add(self)
         if self._body is None and self._connection is not None:
             self._connection.pause()
-
-    def _priority(self) -> int:
-        """From the header, else from the request's own V2 parameter where the body is here."""
-        named = self._head.fields.get(_PRIORITY, b"")
-        if named.isdigit() and len(named) < 10:
-            return int(named)
-        if self._body is None or b"content-encoding" in self._head.fields:
-            return 0
-        length = self._head.header_length
-        return priority_of(self._body if length < 0 else self._body[:length])
 
     def turn(self) -> None:
         """A slot is free: the exchange takes over. The line has let go of this request already."""
@@ -190,6 +182,43 @@ class Waiting:
         self._service.claim(-self._size)
         self._size = 0
         self._service.deadlines.discard(self)
+
+
+def priority(head: RequestHead, body: bytes | None) -> int:
+    """A request's priority: from the header, else from its own V2 parameter where the body is here."""
+    named = head.fields.get(_PRIORITY, b"")
+    if named.isdigit() and len(named) < 10:
+        return int(named)
+    if body is None or b"content-encoding" in head.fields:
+        return 0
+    length = head.header_length
+    json = body if length < 0 else body[:length]
+    return priority_of(json) if _OWN_PRIORITY in json else 0
+
+
+def refuse(
+    service: "DataPlane",
+    connection: ClientConnection,
+    head: RequestHead,
+    plan: InferPlan,
+    variant: VariantRuntime,
+    body: bytes | None,
+    sequence: SequenceStep | None,
+) -> bool:
+    """Turns a request away that would find no place in its line; False when it may wait.
+
+    Under overload this is what happens to most requests, so it does no more than count and answer.
+    """
+    line = plan.route.state.line
+    if not service.over_memory and (len(line) < line.bound or line.takes(priority(head, body))):
+        return False
+    counts = variant.counts if not plan.pinned and (sequence is None or sequence.start) else variant.pinned_counts
+    observe.assigned(counts, plan)
+    observe.ended(counts, plan, Outcome.SHED, 0.0, len(body) if body is not None else 0)
+    fault = service.full
+    service.count_fault(plan.route.name, fault)
+    connection.finish(refusal(fault, head.request_id, connection.connection_header, connection.head_only))
+    return True
 
 
 def next_in_line(service: "DataPlane", states: dict[RouteState, None]) -> None:

@@ -1,8 +1,11 @@
 """Complete responses that the gateway writes itself."""
 
 import http
+from functools import lru_cache
 
 import msgspec
+
+from gateway.errors import Fault
 
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 JSON = b"Content-Type: application/json\r\n"
@@ -23,3 +26,17 @@ def reply(status: int, body: bytes, extra: bytes, head_only: bool = False, conte
         extra,
     )
     return head if head_only else head + body
+
+
+def refusal(fault: Fault, request_id: bytes, connection_header: bytes, head_only: bool) -> bytes:
+    """A response that sends a client away for a second; most of it is made once for each fault."""
+    head, body = _refusal(fault.status, fault.text)
+    if request_id:
+        connection_header = b"x-request-id: %b\r\n%b" % (request_id, connection_header)
+    return b"%b%b\r\n%b" % (head, connection_header, b"" if head_only else body)
+
+
+@lru_cache(64)
+def _refusal(status: int, text: str) -> tuple[bytes, bytes]:
+    body = error_body(text)
+    return reply(status, body, b"Retry-After: 1\r\n", head_only=True)[:-2], body
