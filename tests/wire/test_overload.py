@@ -1,108 +1,121 @@
 """More requests than slots: who waits, who is turned away, and that nothing is lost over it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from gateway.config import Limits
 from gateway.core.route import Adaptive
 from gateway.telemetry.records import Outcome
 from tests.wire.backend import Backend, Script
-from tests.wire.gateway import infer, pool, route, running, until
+from tests.wire.client import Wire
+from tests.wire.gateway import Gateway, infer, pool, route, running, until
 
-SLOW = Script(delay_s=0.4)
+HOLD = Script(hold=True).header()
+
+
+@contextmanager
+def busy(**settings: Any) -> Iterator[tuple[Gateway, Backend, Wire]]:
+    """A gateway whose route has one slot, which a request holds that the backend does not answer yet."""
+    wanted = {"max_in_flight": 1, "queue_timeout_s": 60.0, **settings}
+    with (
+        Backend("a") as backend,
+        running((route(**wanted),), (pool(backend.url),)) as gateway,
+        gateway.connect(timeout_s=60) as first,
+    ):
+        first.send(infer(test_id="first", extra=HOLD))
+        until(lambda: backend.held == 1, "the slot is taken")
+        yield gateway, backend, first
+        gateway.settle()
+
+
+def waiting(gateway: Gateway, buffered: int) -> None:
+    """Returns once bodies of that many bytes are held by those who wait and by the first request."""
+    until(lambda: gateway.report().buffered_bytes == buffered, "it waits")
 
 
 def test_requests_wait_for_a_slot_and_are_all_answered() -> None:
-    """With one slot, five requests at once are answered one after another, none is shed."""
-    with (
-        Backend("a", script=Script(delay_s=0.05)) as backend,
-        running((route(max_in_flight=1, queue_timeout_s=10),), (pool(backend.url),)) as gateway,
-    ):
-        wires = [gateway.connect() for _ in range(5)]
+    """With one slot, requests that come at once are answered one after another, none is shed."""
+    with busy() as (gateway, backend, first):
+        wires = [gateway.connect(timeout_s=60) for _ in range(5)]
         for number, wire in enumerate(wires):
             wire.send(infer(test_id=f"id-{number}"))
+        waiting(gateway, 12)
+        backend.release()
+        assert first.answer().status == 200
         for number, wire in enumerate(wires):
-            answer = wire.answer()
-            assert (answer.status, json.loads(answer.body)["id"]) == (200, f"id-{number}")
-            wire.__exit__(None, None, None)
+            with wire:
+                answer = wire.answer()
+                assert (answer.status, json.loads(answer.body)["id"]) == (200, f"id-{number}")
         gateway.settle()
-        assert gateway.outcome(Outcome.OK) == 5
+        assert gateway.outcome(Outcome.OK) == 6
 
 
 def test_a_full_line_sheds_and_says_when_to_come_back() -> None:
     """One slot, one place in line: the third request is 503 with Retry-After at once."""
-    with (
-        Backend("a", script=SLOW) as backend,
-        running((route(max_in_flight=1, max_queued=1, queue_timeout_s=10),), (pool(backend.url),)) as gateway,
-        gateway.connect() as first,
-        gateway.connect() as second,
-        gateway.connect() as third,
-    ):
-        first.send(infer())
-        until(lambda: len(backend.seen) == 1, "the first is at the backend")
-        second.send(infer())
-        third.send(infer())
-        statuses = sorted([second.answer().status, third.answer().status])
-        assert statuses == [200, 503]
-        assert first.answer().status == 200
+    with busy(max_queued=1) as (gateway, backend, first):
+        with gateway.connect(timeout_s=60) as second, gateway.connect() as third:
+            second.send(infer())
+            waiting(gateway, 4)
+            third.send(infer())
+            shed = third.answer()
+            assert (shed.status, shed.headers["retry-after"]) == (503, "1")
+            backend.release()
+            assert (first.answer().status, second.answer().status) == (200, 200)
         gateway.settle()
         assert gateway.outcome(Outcome.SHED) == 1
 
 
 def test_priority_goes_first() -> None:
     """Of those who wait, the one with priority 1 is served next, by header or by its own V2 parameter."""
+    body = b'{"parameters":{"priority":2}}'
     with (
-        Backend("a", script=Script(delay_s=0.1)) as backend,
-        running((route(max_in_flight=1, queue_timeout_s=10),), (pool(backend.url),)) as gateway,
-        gateway.connect() as first,
-        gateway.connect() as plain,
-        gateway.connect() as header,
-        gateway.connect() as parameter,
+        busy() as (gateway, backend, first),
+        gateway.connect(timeout_s=60) as plain,
+        gateway.connect(timeout_s=60) as header,
+        gateway.connect(timeout_s=60) as parameter,
     ):
-        first.send(infer(test_id="first", extra=Script(delay_s=1.0).header()))
-        until(lambda: len(backend.seen) == 1, "the first is at the backend")
         plain.send(infer(test_id="plain"))
-        until(lambda: gateway.report().buffered_bytes == 4, "it waits")
-        parameter.send(infer(b'{"parameters":{"priority":2}}', test_id="parameter"))
-        until(lambda: gateway.report().buffered_bytes > 20, "it waits")
+        waiting(gateway, 4)
+        parameter.send(infer(body, test_id="parameter"))
+        waiting(gateway, 4 + len(body))
         header.send(infer(test_id="header", extra=b"x-sluice-priority: 1\r\n"))
+        waiting(gateway, 6 + len(body))
+        backend.release()
         for wire in (first, plain, header, parameter):
             assert wire.answer().status == 200
         assert [seen.test_id for seen in backend.seen] == ["first", "header", "parameter", "plain"]
-        gateway.settle()
 
 
-def test_waiting_ends_with_its_bound_or_the_deadline() -> None:
-    """A request that waits too long is 503, one whose own deadline is nearer 504."""
-    with (
-        Backend("a", script=Script(delay_s=2.0)) as backend,
-        running((route(max_in_flight=1, queue_timeout_s=0.3),), (pool(backend.url),)) as gateway,
-        gateway.connect() as first,
-        gateway.connect() as second,
-        gateway.connect() as third,
-    ):
-        first.send(infer())
-        until(lambda: len(backend.seen) == 1, "the first is at the backend")
-        second.send(infer())
-        third.send(infer(extra=b"x-sluice-timeout-ms: 100\r\n"))
-        assert third.answer().status == 504
-        assert second.answer().status == 503
+def test_waiting_ends_with_its_bound() -> None:
+    """A request that waits longer than the queue's bound is 503."""
+    with busy(queue_timeout_s=0.2) as (gateway, backend, first):
+        with gateway.connect() as second:
+            second.send(infer())
+            assert second.answer().status == 503
+        backend.release()
         assert first.answer().status == 200
-        gateway.settle()
+
+
+def test_waiting_ends_with_the_deadline() -> None:
+    """A request whose own deadline comes before its turn is 504."""
+    with busy() as (gateway, backend, first):
+        with gateway.connect() as second:
+            second.send(infer(extra=b"x-sluice-timeout-ms: 100\r\n"))
+            assert second.answer().status == 504
+        backend.release()
+        assert first.answer().status == 200
 
 
 def test_a_client_that_leaves_the_line_costs_nothing() -> None:
     """It counts as cancelled, never reaches the backend, and its memory is given back."""
-    with (
-        Backend("a", script=SLOW) as backend,
-        running((route(max_in_flight=1, queue_timeout_s=10),), (pool(backend.url),)) as gateway,
-        gateway.connect() as first,
-    ):
-        first.send(infer(test_id="first"))
-        until(lambda: len(backend.seen) == 1, "the first is at the backend")
+    with busy() as (gateway, backend, first):
         with gateway.connect() as leaver:
             leaver.send(infer(test_id="leaver"))
-            until(lambda: gateway.report().buffered_bytes == 4, "it waits")
+            waiting(gateway, 4)
         until(lambda: gateway.outcome(Outcome.CANCELLED) == 1, "it left")
+        backend.release()
         assert first.answer().status == 200
         gateway.settle()
         assert [seen.test_id for seen in backend.seen] == ["first"]
@@ -111,18 +124,15 @@ def test_a_client_that_leaves_the_line_costs_nothing() -> None:
 def test_a_long_body_waits_with_its_reading_paused() -> None:
     """An upload of 8 MB that has to wait arrives whole, and the worker holds little of it meanwhile."""
     body = bytes(8 << 20)
-    with (
-        Backend("a") as backend,
-        running((route(max_in_flight=1, queue_timeout_s=30, timeout_s=30),), (pool(backend.url),)) as gateway,
-        gateway.connect() as first,
-        gateway.connect(timeout_s=30) as second,
-    ):
-        first.send(infer(extra=Script(delay_s=1.0).header()))
-        until(lambda: len(backend.seen) == 1, "the first is at the backend")
-        second.send(infer(body))
+    with busy() as (gateway, backend, first), gateway.connect(timeout_s=60) as second:
+        held = gateway.rss()
+        second.send(infer(body)[: 1 << 20])
+        until(lambda: gateway.report().buffered_bytes > 2, "a part of it is held")
+        assert gateway.rss() - held < 4 << 20
+        backend.release()
+        second.send(infer(body)[1 << 20 :])
         assert first.answer().status == 200
         assert json.loads(second.answer().body)["length"] == len(body)
-        gateway.settle()
 
 
 def test_memory_above_the_ceiling_sheds_instead_of_growing() -> None:
