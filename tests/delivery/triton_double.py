@@ -49,6 +49,9 @@ class TritonDouble:
                 size = int(self.headers.get("content-length") or 0)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 call = Call(self.command, self.path, headers, self.rfile.read(size))
+                if len(call.body) < size:  # its sender was killed in the middle
+                    self.close_connection = True
+                    return
                 double.calls.append(call)
                 status, body = double.answer(call)
                 data = b"" if body is None else json.dumps(body).encode()
