@@ -32,12 +32,16 @@ class KneeReport(msgspec.Struct, frozen=True):
 
 
 class Ceiling(msgspec.Struct, frozen=True):
-    """What one Locust configuration can send at most, against a stub that costs next to nothing."""
+    """What one Locust configuration can send at most, against a stub that costs next to nothing.
+
+    `per_cpu_second` is what one core gives when it is not shared, whatever else runs on the machine.
+    """
 
     processes: int
     encoding: str
     arrivals: str
     rate_per_s: float
+    per_cpu_second: float
     p50_ms: float | None
     cpu_shares: list[float]
 
@@ -123,7 +127,17 @@ def ceiling(
                 result = execute(chosen, Options(arms=arms, workers=Workers(processes=count)))
                 group = result.groups[0]
                 shares = result.generator.cpu_shares
-                found.append(Ceiling(count, encoding, base.arrivals, group.rate_per_s, group.latency.p50_ms, shares))
+                found.append(
+                    Ceiling(
+                        count,
+                        encoding,
+                        base.arrivals,
+                        group.rate_per_s,
+                        group.rate_per_s / max(sum(shares), 1e-9),
+                        group.latency.p50_ms,
+                        shares,
+                    )
+                )
         report = CeilingReport(found, machine.describe("locust", "geventhttpclient"))
         if json_file:
             results.write(json_file, report)
@@ -134,7 +148,9 @@ def ceiling(
             return
         for c in found:
             shares_text = ", ".join(f"{s:.0%}" for s in c.cpu_shares)
-            rate = f"{c.rate_per_s:8,.0f} requests/s, p50 {number(c.p50_ms)} ms"
+            rate = (
+                f"{c.rate_per_s:8,.0f} requests/s, {c.per_cpu_second:8,.0f} per CPU second, p50 {number(c.p50_ms)} ms"
+            )
             out.print(f"{c.processes} process(es), {c.encoding:6} {rate}, CPU {shares_text}")
 
 
@@ -169,7 +185,12 @@ def _ceiling_page(report: CeilingReport) -> str:
         "The load generator's own ceiling",
         typed(),
         report.machine,
-        [what, markdown.table(("processes", "body", "requests/s", "p50 ms", "CPU of each process"), rows)],
+        [
+            what,
+            markdown.table(
+                ("processes", "body", "requests/s", "requests per CPU second", "p50 ms", "CPU of each process"), rows
+            ),
+        ],
     )
 
 

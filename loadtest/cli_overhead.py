@@ -26,6 +26,7 @@ def overhead(
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Also measure memory under 64 MiB bodies.")
     ] = True,
+    note: Annotated[list[str] | None, typer.Option(help="Remark for the page, repeatable.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store the result here.")] = None,
     markdown_file: MarkdownOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check that every program is there, run nothing.")] = False,
@@ -75,7 +76,7 @@ def overhead(
             memory=footprints,
             targets=[*valid, *targets],
             verdict=figures.overall(valid, targets),
-            notes=notes,
+            notes=[*(note or []), *notes],
             samples=samples,
         )
         page = markdown.render(result, typed())
