@@ -26,7 +26,7 @@ class _Part:
     target: str = ""
 
 
-_PARTS = {
+PARTS = {
     "rollout": _Part("Move a route to a new version on evidence, and back.", "", "gateway.cli_rollout:app"),
     "demo": _Part("Show the whole path here: export, serve, split, measure.", "demo", "gateway.demo.cli:app"),
     "triton": _Part("Run a real Triton on this machine without a container.", "demo", "gateway.localtriton.cli:triton"),
@@ -41,17 +41,17 @@ class _Group(TyperGroup):
     """Lists the parts from the table above and imports one only when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *_PARTS]
+        return [*super().list_commands(ctx), *PARTS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        part = _PARTS.get(cmd_name)
+        part = PARTS.get(cmd_name)
         if part is None:
             return super().get_command(ctx, cmd_name)
         return TyperGroup(name=cmd_name, help=part.help)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in _PARTS:
-            return args[0], _load(args[0]), args[1:]
+        if args and args[0] in PARTS:
+            return args[0], load_part(args[0]), args[1:]
         return super().resolve_command(ctx, args)
 
 
@@ -82,8 +82,14 @@ def version(output: OutputOption = Output.TABLE) -> None:
         show({"version": number}, output)
 
 
-def _load(name: str) -> Any:
-    part = _PARTS[name]
+def command_tree() -> Any:
+    """The commands that live here, as a tree that can be looked at."""
+    return build_command(app)
+
+
+def load_part(name: str) -> Any:
+    """Imports a part and returns its command; raises ResourceError when its extra is missing."""
+    part = PARTS[name]
     missing = f"`sluice {name}` needs the extra {part.extra!r}: pip install 'sluice[{part.extra}]'"
     target = part.target
     if not target:
