@@ -6,6 +6,9 @@ import time
 from contextlib import suppress
 
 
+_SEND_S = 0.2  # a manager that does not read must not stop the supervisor
+
+
 class Notify:
     """The line to the service manager that NOTIFY_SOCKET names."""
 
@@ -39,4 +42,5 @@ class Notify:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+            line.settimeout(_SEND_S)
             line.sendto(message.encode(), address)
