@@ -63,7 +63,8 @@ class Shadow:
         sample: share of the route's inferences that is copied, in per cent.
         max_in_flight: copies under way per worker; beyond it a copy is dropped and counted.
         max_body_bytes: larger requests are not copied, and counted as dropped.
-        max_response_bytes: a longer answer ends the copy, counted as an error.
+        max_response_bytes: a longer answer ends the copy, counted as an error; after three in a row copies pause, from
+            a second to a minute.
         timeout_s: a copy without a complete answer by then has failed.
         max_pending: while more requests than this wait inside Triton for the shadow's model, copies are dropped (needs
             the backend's `metrics_port`); 0 copies all the same.

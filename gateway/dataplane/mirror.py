@@ -103,6 +103,9 @@ class ShadowCopy:
         if len(body) > shadow.config.max_body_bytes:
             self.drop("too_large")
             return
+        if shadow.pause.strikes and shadow.pause.holds(perf_counter(), shadow.in_flight):
+            self.drop("paused")
+            return
         if shadow.in_flight >= shadow.config.max_in_flight or service.copied + len(body) > service.max_copied:
             self.drop("busy")
             return
@@ -162,14 +165,20 @@ class ShadowCopy:
     def response_start(self, head: ResponseHead) -> None:
         """The shadow begins a longer answer."""
         self._head = head
+        if head.content_length > self.shadow.config.max_response_bytes:
+            self._too_long()
 
     def response_data(self, data: bytes | memoryview) -> None:
         """Read and forgotten, within a bound."""
         self._received += len(data)
         if self._received > self.shadow.config.max_response_bytes:
-            self._end_badly()
+            self._too_long()
         elif self._parts is not None:
             self._parts.append(bytes(data))
+
+    def _too_long(self) -> None:
+        self.shadow.pause.strike(perf_counter())
+        self._end_badly()
 
     def response_end(self) -> None:
         """The longer answer is complete."""
@@ -208,6 +217,8 @@ class ShadowCopy:
 
     def _end(self, head: ResponseHead) -> None:
         counts = self.shadow.counts
+        if self.shadow.pause.strikes:
+            self.shadow.pause.clear()
         if self._parts is not None:
             body = b"".join(self._parts)
             self._answered(evidence.answer(self._variant.config.name, head, body))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from gateway import errors
 from gateway.core.adaptive import AdaptiveLimit
 from gateway.core.admission import Line
+from gateway.core.pause import Pause
 from gateway.core.route import Adaptive, Evidence, Route, RouteTable, Shadow, Variant
 from gateway.core.split import pick, sticky_point, thresholds
 from gateway.dataplane.evidence import Draw, Keys
@@ -102,9 +103,13 @@ class VariantRuntime:
 
 
 class ShadowRuntime:
-    """A shadow with its own pool, so that nothing of it is shared with the primary."""
+    """A shadow with its own pool, so that nothing of it is shared with the primary.
 
-    __slots__ = ("_mirrored", "chance", "config", "counts", "in_flight", "noise", "variant")
+    Attributes:
+        pause: answers without end cost the worker time, which the primary's clients would have to wait for.
+    """
+
+    __slots__ = ("_mirrored", "chance", "config", "counts", "in_flight", "noise", "pause", "variant")
 
     def __init__(self, config: Shadow, mirrored: dict[str, VariantRuntime], counts: ShadowCounts) -> None:
         variant = mirrored[config.variant]
@@ -115,6 +120,7 @@ class ShadowRuntime:
         self.counts = counts
         self.chance = config.sample / 100
         self.in_flight = 0
+        self.pause = Pause()
 
     def noise_variant(self, served_by: VariantRuntime) -> VariantRuntime:
         """The variant that served the original, on the shadows' own connections."""

@@ -33,7 +33,8 @@ LABELS: Final = {
     "outcome": f"of a request: {_values(o.name.lower() for o in Outcome)}; of a copy: `ok`, `error`, `timeout`; "
     f"of a gate: {_values(o.value for o in GateOutcome)}",
     "code": "an HTTP status; of a fault: its name in `gateway/errors.py`",
-    "reason": "`busy` (a bound is reached), `no_backend`, `too_large`",
+    "reason": "`busy` (a bound is reached), `backend_queue`, `no_backend`, `paused` (its answers were too long), "
+    "`too_large`",
     "pool": "a pool's name",
     "backend": "a backend's URL",
     "state": "of a backend: `up`, `down` (probes), `ejected` (observations), `drained`; "
