@@ -21,6 +21,7 @@ _NO_RESOURCES_S = 0.2
 _HANDSHAKES_S = 0.01
 _TLS_SHUTDOWN_S = 2.0
 _BATCH = 16
+_LAST = 4096
 
 
 class Acceptor:
@@ -59,12 +60,21 @@ class Acceptor:
         """Accepted clients that are not connections of the data plane yet."""
         return len(self._opening)
 
-    def stop(self) -> None:
-        """Accepts nothing more; other workers go on."""
+    def stop(self, last: bool) -> None:
+        """Accepts nothing more and lets go of the socket; others who hold it go on.
+
+        Args:
+            last: nobody goes on. Who is waiting to be accepted is taken in, as closing the socket would reset them.
+        """
         self._open = False
         self._loop.remove_reader(self._listener.fileno())
         if self._timer is not None:
             self._timer.cancel()
+        if last:
+            for _ in range(_LAST):
+                if not self._accept():
+                    break
+        self._listener.close()
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener.fileno())
@@ -92,21 +102,28 @@ class Acceptor:
                 return
         self._stepped_back = False
         for _ in range(_BATCH if alone else 1):
-            try:
-                client, _address = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            if not self._accept():
                 return
-            except OSError as error:
-                if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
-                    _LOG.error("cannot accept: %s", error)
+
+    def _accept(self) -> bool:
+        """Takes one connection; False when none waits, or there is nothing left to take one with."""
+        try:
+            client, _address = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                _LOG.error("cannot accept: %s", error)
+                if self._open:
                     self._pause(_NO_RESOURCES_S)
-                    return
-                raise
-            client.setblocking(False)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._adopt(client))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+                return False
+            raise
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = self._loop.create_task(self._adopt(client))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return True
 
     async def _adopt(self, client: socket.socket) -> None:
         tls, context = self._tls.config, self._tls.context

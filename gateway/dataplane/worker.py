@@ -161,7 +161,6 @@ class Worker:
         plane.close()
         if plane.access is not None:
             plane.access.close()
-        listener.detach()
 
     def _handle_signals(self) -> None:
         """What the supervisor says: end, say that the end is near, take files in anew, make room for a successor."""
@@ -179,7 +178,7 @@ class Worker:
     async def _drain(self, acceptor: Acceptor) -> None:
         """Requests in flight finish within the grace."""
         plane = self._plane
-        acceptor.stop()
+        acceptor.stop(plane.leaving)
         until = time.perf_counter() + plane.limits.drain_s
         next_report = 0.0
         while (plane.connections or acceptor.opening) and (now := time.perf_counter()) < until:
