@@ -17,6 +17,9 @@ class Answer(Enum):
 _ELSEWHERE_503 = (b"Server exiting", b"Server not ready", b"not at ready state", b"Server is stopping")
 _ELSEWHERE_400 = (b"unknown model", b"is not found", b"has no available versions")
 _LOOK = 4096
+_SHARE = 0.2
+_PER_S = 10.0
+_WINDOW_S = 10.0
 
 
 def classify(status: int, body: bytes, alternatives: int) -> Answer:
@@ -37,6 +40,36 @@ def classify(status: int, body: bytes, alternatives: int) -> Answer:
     return Answer.FINAL
 
 
+class RetryBudget:
+    """Retries allowed now: a share of the requests of the last seconds and a few more (Finagle's and Linkerd's budget).
+
+    A backend that dies may take a fifth of ten seconds' requests with it, all at once, and each gets another attempt;
+    when everything fails for longer, retries add no more than the share to the load. Envoy's budget, a share of the
+    requests in flight, would fail most of those that a dead backend held.
+    """
+
+    __slots__ = ("_left", "_requests", "_then")
+
+    def __init__(self, now: float) -> None:
+        self._left = _PER_S * _WINDOW_S
+        self._requests = 0
+        self._then = now
+
+    def refill(self, now: float, requests: int) -> None:
+        """Called about once a second with the number of requests ever taken (it may fall when counters are dropped)."""
+        elapsed = min(now - self._then, _WINDOW_S)
+        fresh = max(requests - self._requests, 0)
+        self._then, self._requests = now, requests
+        self._left = self._left * (1 - elapsed / _WINDOW_S) + fresh * _SHARE + elapsed * _PER_S
+
+    def take(self) -> bool:
+        """Spends one retry, if there is one left."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 def within_budget(retrying: int, in_flight: int, share: float = 0.2, at_least: int = 3) -> bool:
-    """Whether one more retry may start: retries in flight stay below a share of all requests (Envoy's budget)."""
+    """Whether one more hedge may start: those in flight stay below a share of all requests (Envoy's budget)."""
     return retrying < max(at_least, int(in_flight * share))

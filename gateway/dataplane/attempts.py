@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway import errors
-from gateway.core.retry import within_budget
 from gateway.dataplane.affinity import SequenceStep
 from gateway.dataplane.hedge import Hedge, Leftover
 from gateway.dataplane.mirror import ShadowCopy
@@ -239,13 +238,12 @@ class Attempts(Consumer):
 
     def _may_retry(self, fault: Fault | None) -> bool:
         """Whether another attempt is allowed after a failure, or (None) after an answer that says "not here"."""
-        service = self._service
         return (
             self._relay is None
             and (self._stream is None or self._stream.held is not None)
             and (self._sequence is None or (self._sequence.start and fault is errors.CONNECT_FAILED))
             and self._attempts <= self._plan.route.config.retries
-            and within_budget(service.retrying - self._retrying, service.in_flight)
+            and self._service.retry_budget.take()
         )
 
     def _retry(self, fresh: bool = False) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import math
 import os
 from collections.abc import Callable, Coroutine
+from time import perf_counter
 from typing import Any, Protocol
 
 from gateway import errors
 from gateway.config import Config
+from gateway.core.retry import RetryBudget
 from gateway.core.route import RouteTable
 from gateway.core.v2body import with_queue_timeout
 from gateway.dataplane.affinity import Affinity, SequenceStep
@@ -122,6 +124,7 @@ class DataPlane:
         self._giving = False
         self.retries = 0
         self.retrying = 0
+        self.retry_budget = RetryBudget(perf_counter())
         self.access: AccessLog | None = None
         self.new_exchange: Callable[..., Exchange] = Exchange
         self.listener_tls = ListenerTls(config.listen.tls)
@@ -353,6 +356,7 @@ class DataPlane:
         """Housekeeping, about once a second: slow clients and idle connections."""
         for connection in list(self.connections):
             connection.check(now)
+        self.retry_budget.refill(now, sum(counts.assigned for counts in self.counters.variants.values()))
         self.pools.close_idle()
         self.shadow_pools.close_idle()
         self.renew()

@@ -114,7 +114,9 @@ class Backend:
     accepted: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
-    _server: asyncio.Server | None = None
+    _listener: socket.socket | None = None
+    _accepting: asyncio.Task[None] | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _released: asyncio.Event = field(default_factory=asyncio.Event)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -179,12 +181,33 @@ class Backend:
         listener.bind(("127.0.0.1", self.port))
         listener.listen(1024)
         self.port = listener.getsockname()[1]
-        self._server = await asyncio.start_server(self._serve, sock=listener, limit=1 << 20)
+        listener.setblocking(False)
+        self._listener, self._accepting = listener, self._loop.create_task(self._accept(listener))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Not asyncio's server: that one loses sockets which it accepted just before it is closed."""
+        while True:
+            client, _ = await self._loop.sock_accept(listener)
+            task = self._loop.create_task(self._adopt(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _adopt(self, client: socket.socket) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(sock=client, limit=1 << 20)
+        except (OSError, asyncio.CancelledError):
+            client.close()
+        else:
+            await self._serve(reader, writer)
 
     async def _kill(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        await self._reset_all()
+        if self._accepting is not None and self._listener is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+            self._listener.close()
+        for _ in range(3):  # accepted ones become known a moment later
+            await self._reset_all()
+            await asyncio.sleep(0.002)
 
     async def _reset_all(self) -> None:
         for writer in list(self._writers):

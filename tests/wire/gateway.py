@@ -107,6 +107,11 @@ class Gateway:
         self.process = self._spawn()
         until(lambda: self._applied == self.generation, "the new worker serves the table")
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
     # the controller's side
 
     def _controller(self) -> None:
@@ -145,7 +150,8 @@ class Gateway:
                 self._line.sendall(self._table)
         if wait:
             wanted = self.generation
-            until(lambda: self._applied >= wanted, f"generation {wanted} is served\n{self.errors()}", _START_S)
+            until(lambda: self._applied >= wanted or not self.alive, f"generation {wanted} is served", _START_S)
+            assert self._applied >= wanted, self.errors()
 
     def report(self) -> WorkerReport:
         """A report made after this call."""
