@@ -30,6 +30,7 @@ PARTS = {
     "rollout": _Part("Move a route to a new version on evidence, and back.", "", "gateway.cli_rollout:app"),
     "demo": _Part("Show the whole path here: export, serve, split, measure.", "demo", "gateway.demo.cli:app"),
     "triton": _Part("Run a real Triton on this machine without a container.", "demo", "gateway.localtriton.cli:triton"),
+    "models": _Part("See, load and unload models over the fleet.", "", "gateway.cli_models:models"),
     "keys": _Part("Make, list and revoke API keys of the data plane.", "", "gateway.cli_keys:keys"),
     "tokens": _Part("Make, list and revoke tokens of the admin API.", "", "gateway.cli_keys:tokens"),
     "export": _Part("Turn PyTorch models into a Triton repository.", "export"),

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from gateway.controlplane import api_delivery, api_operations, api_read, api_write
+from gateway.controlplane import api_delivery, api_fleet, api_operations, api_read, api_write
 from gateway.controlplane.auth import Access, Guard
 from gateway.controlplane.control import Control
 from gateway.controlplane.delivery.wiring import Delivery
@@ -42,6 +42,7 @@ def build(
     app.include_router(api_read.router(control, ledger, workers), prefix="/api/v1")
     app.include_router(api_write.router(control), prefix="/api/v1")
     app.include_router(api_delivery.router(control, plane), prefix="/api/v1")
+    app.include_router(api_fleet.router(control, plane.lifecycle), prefix="/api/v1")
     app.include_router(api_operations.router(operations), prefix="/api/v1")
     _add_operations(app, control, ledger, plane, workers, version)
     _add_error_handlers(app)

@@ -8,7 +8,7 @@ from gateway.controlplane.api import build
 
 def page() -> str:
     """The whole page."""
-    nobody: Any = SimpleNamespace(rollouts=None, desk=None, mender=None)  # described, not served
+    nobody: Any = SimpleNamespace(rollouts=None, desk=None, mender=None, lifecycle=None)  # described, not served
     document = build(nobody, nobody, nobody, nobody, workers=0, access=nobody).openapi()
     lines = [
         "# Admin API\n",

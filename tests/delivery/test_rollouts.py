@@ -18,15 +18,18 @@ from tests.delivery.world import World, eventually, quick, route, world
 
 NAMES = (
     "promoted", "failing", "pausing", "approving", "guarded", "neighbour", "hooked", "vetoed", "silent", "windowed",
-    "dry", "fulled", "equal", "truth", "mirrored", "broken", "greenblue", "shared",
+    "dry", "fulled", "equal", "truth", "mirrored", "broken", "greenblue", "shared", "sticky", "stickybad",
 )  # fmt: skip
 PREDICTIONS = {"predictions": {"output": "label", "kind": "label"}}
+
+STICKY = {"sticky_header": "x-user"}
 
 
 @pytest.fixture(scope="module")
 def w(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One controller for all tests here; each test has a route of its own."""
-    routes = [route(name, **(PREDICTIONS if name in {"truth", "mirrored"} else {})) for name in NAMES]
+    special = {"truth": PREDICTIONS, "mirrored": PREDICTIONS, "sticky": STICKY, "stickybad": STICKY}
+    routes = [route(name, **special.get(name, {})) for name in NAMES]
     with world(
         tmp_path_factory.mktemp("w"),
         routes,
@@ -35,7 +38,7 @@ def w(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     ) as found:
 
         def outcome(name: str, variant: str, _: random.Random) -> Outcome:
-            return Outcome.UPSTREAM_ERROR if variant == "new" and name == "failing" else Outcome.OK
+            return Outcome.UPSTREAM_ERROR if variant == "new" and name in {"failing", "stickybad"} else Outcome.OK
 
         found.worker.outcome = outcome
         for double in found.tritons:
@@ -251,6 +254,18 @@ def test_an_equal_baseline_stands_beside_the_candidate(w: World) -> None:
     seen = [shares["equal"] for _, shares in w.worker.history if "equal" in shares]
     assert {"old": 60.0, "old.baseline": 20.0, "new": 20.0} in seen
     assert seen[-1] == {"old": 0.0, "new": 100.0}
+
+
+def test_sticky_routes_are_judged_by_keys(w: World) -> None:
+    """What was drawn is the key: keys are asked for while it runs, judged, and no more asked for afterwards."""
+    w.begin("sticky")
+    w.begin("stickybad", quick(steps=[{"weight": 20, "min_time_s": 3600}]))
+    assert w.until("sticky", "completed", "aborted")["phase"] == "completed"
+    bad = w.until("stickybad", "aborted", "completed")
+    assert bad["phase"] == "aborted"
+    assert "server errors" in bad["reason"]
+    served = {found["name"]: found for found in w.admin.get("/table").json()["routes"]}
+    assert not any((served[name]["evidence"] or {}).get("keys") for name in ("sticky", "stickybad"))
 
 
 def test_a_dry_run_says_what_would_happen(w: World) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway.core.histogram import index
 from gateway.core.route import Route, RouteTable
 from gateway.messages import Applied, Frames, Hello, decode_to_worker, frame
-from gateway.telemetry.records import Answer, Outcome, Sample, Samples, VariantCounts, WorkerReport
+from gateway.telemetry.records import Answer, NewKeys, Outcome, Sample, Samples, VariantCounts, WorkerReport
 
 Verdict = Callable[[str, str, random.Random], Outcome]
 Maker = Callable[[Route, str, random.Random], Sample | None]
@@ -41,6 +41,7 @@ class VirtualWorker:
         self._rng = random.Random(7)
         self.counts: dict[tuple[str, str, int], VariantCounts] = {}
         self._samples: list[Sample] = []
+        self._keys: list[NewKeys] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
@@ -104,12 +105,20 @@ class VirtualWorker:
                     self.counts[key] = VariantCounts(route=key[0], variant=name, epoch=route.epoch)
                 row = self.counts[key]
                 row.assigned += 1
-                row.outcomes[self.outcome(route.name, name, self._rng)] += 1
+                ended = self.outcome(route.name, name, self._rng)
+                row.outcomes[ended] += 1
+                if route.evidence is not None and route.evidence.keys:  # every request comes from another client
+                    for check in ("assigned", "server") if ended is Outcome.UPSTREAM_ERROR else ("assigned",):
+                        found = [self._rng.getrandbits(63)]
+                        self._keys.append(
+                            NewKeys(route=route.name, epoch=route.epoch, variant=name, check=check, hashes=found)
+                        )
                 row.latency[index(2000)] += 1
                 if (sample := self.sample(route, name, self._rng)) is not None:
                     self._samples.append(sample)
 
     def _report(self, who: dict[str, object]) -> WorkerReport:
+        new_keys, self._keys = self._keys, []
         return WorkerReport(
             **who,
             pid=1,
@@ -117,7 +126,7 @@ class VirtualWorker:
             uptime_s=1.0,
             draining=False,
             variants=list(self.counts.values()),
-            new_keys=[],
+            new_keys=new_keys,
             shadows=[],
             backends=[],
             faults=[],

@@ -36,6 +36,7 @@ class Delivery:
     desk: Desk
     mender: Mender
     outbox: Outbox
+    lifecycle: Lifecycle
 
     def start(self) -> list[asyncio.Task[None]]:
         """Starts everything that runs by itself."""
@@ -101,10 +102,11 @@ def build(
     settings = config.delivery
     repository = Repository(client)
     outbox = Outbox(control, client, settings.webhooks, clock)
-    effects = Effects(control, Lifecycle(repository), outbox, client, clock)
+    lifecycle = Lifecycle(repository)
+    effects = Effects(control, lifecycle, outbox, client, clock)
     store = RolloutStore(control.store)
     rollouts = Rollouts(control, store, effects, ledger, clock=clock, tick_s=config.report_interval_s)
     window = JoinWindow(settings.join_window_s, settings.join_max)
     desk = Desk(rollouts.lens, rollouts.feed, window, clock)
     mender = Mender(control, repository, interval_s=settings.mend_interval_s, clock=clock)
-    return Delivery(control, rollouts, desk, mender, outbox)
+    return Delivery(control, rollouts, desk, mender, outbox, lifecycle)

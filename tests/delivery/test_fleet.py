@@ -1,0 +1,58 @@
+"""The fleet: models seen, loaded and unloaded by hand, and what is missing brought back."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.delivery.world import World, eventually, route, world
+
+
+@pytest.fixture(scope="module")
+def w(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Two backends that are compared with the table five times a second."""
+    delivery = {"delivery": {"mend_interval_s": 0.2}}
+    with world(tmp_path_factory.mktemp("w"), [route("a")], backends=2, **delivery) as found:
+        yield found
+
+
+def _versions(w: World, model: str) -> list[set[str]]:
+    return [{v for m, v in double.ready if m == model} for double in w.tritons]
+
+
+def test_a_backend_that_lost_a_model_gets_it_back(w: World) -> None:
+    """A Triton that restarted empty is served with what the table wants of it; unweighted variants are not loaded."""
+    w.tritons[1].ready.clear()
+    eventually(lambda: _versions(w, "a") == [{"1"}, {"1"}])
+    eventually(lambda: w.admin.get("/drift").json() == [])
+
+
+def test_what_cannot_be_mended_is_reported(w: World) -> None:
+    """With backend, model, state and reason, in the API and in the metrics, until it is there again."""
+    w.tritons[1].broken.add(("a", "1"))
+    w.tritons[1].ready.clear()
+    rows = eventually(lambda: [row for row in w.admin.get("/drift").json() if row["state"] == "refused"])
+    assert (rows[0]["url"], rows[0]["model"], rows[0]["version"]) == (w.tritons[1].url, "a", "1")
+    assert "failed to load" in rows[0]["detail"]
+    text = w.admin.get(str(w.admin.base_url).replace("/api/v1/", "/metrics")).text
+    assert "sluice_fleet_missing{" in text
+    w.tritons[1].broken.clear()
+    eventually(lambda: w.admin.get("/drift").json() == [])
+
+
+def test_models_by_hand(w: World) -> None:
+    """One version is loaded beside another and taken away alone; what a route needs stays."""
+    dry = w.admin.post("/models/a/load", params={"version": "2", "dry_run": True}).json()
+    assert all(double.url in dry["detail"] for double in w.tritons)
+    assert w.admin.post("/models/a/load", params={"version": "2"}).status_code == 200
+    assert _versions(w, "a") == [{"1", "2"}, {"1", "2"}]
+    listed = {(row["backend"], row["version"]) for row in w.admin.get("/models").json() if row["state"] == "READY"}
+    assert len(listed) == 4
+    needed = w.admin.post("/models/a/unload", params={"version": "1"})
+    assert (needed.status_code, "is needed by: a" in needed.json()["error"]) == (409, True)
+    assert w.admin.post("/models/a/unload", params={"version": "2", "force": True}).status_code == 200
+    assert _versions(w, "a") == [{"1"}, {"1"}]
+    w.triton.broken.add(("a", "9"))
+    refused = w.admin.post("/models/a/load", params={"version": "9"})
+    assert (refused.status_code, "failed to load 'a', version 9" in refused.json()["error"]) == (409, True)
+    assert w.admin.post("/models/a/load", params={"pool": "none"}).status_code == 409
+    assert w.admin.get("/audit", params={"limit": 1}).json()[0]["action"] == "unload"
