@@ -116,7 +116,7 @@ def test_the_knee_is_found_on_a_stub(start_stub: StartStub, tmp_path: Path) -> N
         SHORT.replace("LIMIT", "200").replace("kind: steady, level: 4", "kind: steady, level: 20")
         + "connections: 1\narrivals: open\nspacing: even\n"
     )
-    options = ["--from", "20", "--to", "200", "--each", "4", "--precision", "1", "--json", str(tmp_path / "k.json")]
+    options = ["--from", "20", "--to", "200", "--each", "3", "--precision", "1", "--json", str(tmp_path / "k.json")]
     ended = loadtest("knee", "--host", url, "-s", str(tmp_path / "s.yaml"), *options)
     assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "k.json").read_text())
