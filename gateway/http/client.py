@@ -8,7 +8,7 @@ from gateway.errors import Fault
 from gateway.http.chunked import ChunkedDecoder, ChunkError
 from gateway.http.head import Heads, ResponseHead
 
-WRITE_HIGH = 1 << 20
+WRITE_HIGH = 256 << 10
 _GATHERED = 64 << 10
 
 

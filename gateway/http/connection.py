@@ -13,7 +13,7 @@ from gateway.http.chunked import ChunkedDecoder
 from gateway.http.head import RequestHead
 from gateway.http.serving import Exchange, Phase, Service
 
-WRITE_HIGH = 1 << 20
+WRITE_HIGH = 256 << 10
 _LINGER_S = 2.0
 _DRAIN_IDLE_S = 1.0
 _RESET = struct.pack("ii", 1, 0)
