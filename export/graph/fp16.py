@@ -71,7 +71,7 @@ def convert(source: Path, target: Path, keep: list[str]) -> int:
     """Write `target` in float16 with the nodes `keep` in float32; returns how many nodes became float16."""
     import onnx  # noqa: PLC0415
     import onnx_ir  # noqa: PLC0415
-    from onnx_ir.passes.common import TopologicalSortPass  # noqa: PLC0415
+    from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass  # noqa: PLC0415
     from onnxruntime.transformers import float16  # noqa: PLC0415
 
     model = onnx.load(files.graph_file(source))
@@ -85,9 +85,26 @@ def convert(source: Path, target: Path, keep: list[str]) -> int:
                 Step.PRECISION, f"the float16 conversion fails: {str(error).splitlines()[0][:300]}"
             ) from error
     graph = onnx_ir.from_proto(converted)
+    _join_casts(graph, onnx_ir)
+    RemoveUnusedNodesPass()(graph)
     TopologicalSortPass()(graph)
     files.write(graph, target)
     return total - len(keep)
+
+
+def _join_casts(graph: Any, onnx_ir: Any) -> None:
+    """Between two nodes kept in float32 the converter casts down and up again, through the overflow that they avoid."""
+    for node in graph.graph.all_nodes():
+        if node.op_type != "Cast" or node.attributes["to"].as_int() != onnx_ir.DataType.FLOAT:
+            continue
+        before = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if before is None or before.op_type != "Cast" or before.attributes["to"].as_int() != onnx_ir.DataType.FLOAT16:
+            continue
+        if node.outputs[0].is_graph_output():
+            node.replace_input_with(0, before.inputs[0])
+        else:
+            for user, index in list(node.outputs[0].uses()):
+                user.replace_input_with(index, before.inputs[0])
 
 
 def attempts(source: Path, batches: list[Mapping[str, Array]]) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from export.numeric.tolerance import Tolerance
 from export.state import Observed
 
 Array = npt.NDArray[np.generic]
+UNBOUNDED = sys.float_info.max  # what JSON can carry in place of infinity
 _MIN_COSINE_WIDTH = 8  # a cosine over fewer values judges rounding, not direction
 
 
@@ -56,7 +58,7 @@ def _floats(
     finite = np.isfinite(reference)
     odd = np.where(finite, ~np.isfinite(actual), ~((actual == reference) | (np.isnan(actual) & np.isnan(reference))))
     if odd.any():
-        seen = Observed(max_abs=float("inf"), excess=float("inf"), cosine=0.0, mismatched=float(odd.mean()), case=case)
+        seen = Observed(max_abs=UNBOUNDED, excess=UNBOUNDED, cosine=0.0, mismatched=float(odd.mean()), case=case)
         return Comparison(
             seen,
             f"{int(odd.sum())} values are not finite where the reference is, or the reverse",
@@ -66,7 +68,7 @@ def _floats(
     error = np.abs(a - r)
     rms = float(np.sqrt(np.square(r).sum() / max(int(finite.sum()), 1)))
     allowed = tolerance.rtol * np.abs(r) + tolerance.k * rms
-    excess = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
+    excess = np.divide(error, allowed, out=np.where(error > 0, UNBOUNDED, 0.0), where=allowed > 0)
     cosine = _least_cosine(a, r)
     row = _worst_row(excess)
     seen = Observed(max_abs=float(error.max()), excess=float(excess.max()), cosine=cosine, mismatched=0.0, case=case)
