@@ -178,6 +178,9 @@ class Rollouts:
         except StoreError as error:
             _log.error("a rollout waits for the store", rollout=run.record.id, reason=str(error))
             return
+        except Exception as error:  # noqa: BLE001 - one rollout's fault must not stop the others
+            _log.error("a rollout could not be judged", rollout=run.record.id, exc_info=error)
+            return
         if run.record.state.final:
             await run.close()
             self._runs.pop(run.record.route, None)

@@ -1,7 +1,7 @@
 """Progressive delivery put together: what the controller starts and the API reaches."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -24,6 +24,7 @@ from gateway.telemetry.logs import logger
 from gateway.telemetry.metrics import DeliverySnapshot, RolloutState, delivery_families
 
 _STORE_DIFFS_S = 1.0
+_RESTART_S = 1.0
 _log = logger("delivery")
 
 
@@ -42,8 +43,8 @@ class Delivery:
         """Starts everything that runs by itself."""
         self.control.hub.on_report = self.rollouts.report
         self.control.hub.on_samples = self.desk.take
-        parts = (self.rollouts.run(), self.desk.run(), self.mender.run(), self.outbox.run(), self._keep_diffs())
-        return [asyncio.create_task(part) for part in parts]
+        parts = (self.rollouts.run, self.desk.run, self.mender.run, self.outbox.run, self._keep_diffs)
+        return [asyncio.create_task(_again_and_again(part)) for part in parts]
 
     def families(self) -> Iterator[Metric]:
         """Metrics of all of it."""
@@ -93,6 +94,18 @@ class Delivery:
                 await self.control.run(self.rollouts.store.add_diffs, fresh)
             except StoreError as error:
                 _log.error("differences of shadows could not be stored", reason=str(error))
+
+
+async def _again_and_again(part: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Runs a part until it ends by itself or is cancelled; an unforeseen error is logged, and it starts anew."""
+    while True:
+        try:
+            await part()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the other rollouts go on
+            _log.error("a part of delivery failed and starts again", part=part.__qualname__, exc_info=error)
+            await asyncio.sleep(_RESTART_S)
+        else:
+            return
 
 
 def build(
