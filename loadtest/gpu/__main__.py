@@ -29,10 +29,13 @@ def bench(
     precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16; repeatable (default: both).")] = None,
     workers: Annotated[list[int] | None, typer.Option(min=1, help="Gateway workers to try; repeatable.")] = None,
     each: Annotated[float, typer.Option(min=3, help="Seconds of each probe.")] = 8.0,
-    compare: Annotated[float, typer.Option(min=5, help="Seconds of the comparison side by side.")] = 30.0,
+    compare: Annotated[float, typer.Option(min=8, help="Seconds of the comparison side by side.")] = 30.0,
     top: Annotated[float, typer.Option(min=1, help="Highest rate that is tried, requests/s.")] = 20_000.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes of the load generator.")] = 1,
     budget: Annotated[float, typer.Option(min=30, help="Seconds until no new stage is begun.")] = 86_400.0,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="One short probe each: shows that it works, not how fast.")
+    ] = False,
     folder: Annotated[Path, typer.Option(help="Where work and results are kept.")] = Path(".sluice/gpu-bench"),
     page: Annotated[Path | None, typer.Option(help="The document (default: docs/benchmarks/gpu-DEVICE.md).")] = None,
     wheels: Annotated[
@@ -64,6 +67,7 @@ def bench(
             compare_s=compare,
             top=top,
             processes=processes,
+            smoke=smoke,
         )
         settings.models()
         if fresh and folder.exists():

@@ -38,6 +38,7 @@ class Settings:
         compare_s: seconds of the comparison.
         top: highest rate that is tried.
         processes: of the load generator.
+        smoke: one short probe each, to see that everything works; says nothing about speed.
     """
 
     cpu: bool
@@ -48,6 +49,7 @@ class Settings:
     compare_s: float
     top: float
     processes: int
+    smoke: bool = False
 
     def models(self) -> list[Model]:
         """The chosen models.
@@ -59,7 +61,8 @@ class Settings:
         names = {model.name for model in known}
         if wrong := set(self.names) - names:
             raise errors.UsageError(f"no model {', '.join(sorted(wrong))}; there are {', '.join(sorted(names))}")
-        return [model for model in known if not self.names or model.name in self.names]
+        chosen = [model for model in known if not self.names or model.name in self.names]
+        return [models.smoke(model) for model in chosen] if self.smoke else chosen
 
     def served(self) -> list[tuple[Model, str]]:
         """Every model in every precision, with its name in Triton."""
@@ -67,7 +70,8 @@ class Settings:
 
     def arms(self) -> list[str]:
         """Ways to reach a model, in the order in which they are measured."""
-        return [DIRECT, *(f"{n} workers" if n > 1 else "1 worker" for n in self.workers), DELIVERY]
+        counts = () if self.smoke else self.workers
+        return [DIRECT, *(f"{n} workers" if n > 1 else "1 worker" for n in counts), DELIVERY]
 
 
 class Bench:
@@ -108,14 +112,16 @@ class Bench:
 
     def _knee(self, model: Model, name: str, arm: str) -> Mapping[str, Any]:
         s, file = self._settings, self._folder / f"{key(name, arm)}.json"
+        low = self._lowest(model)
+        top = low if s.smoke else max(low, s.top)
         with ExitStack() as stack:
             triton = stack.enter_context(servers.triton(self._repository, name, self._log(f"triton-{name}")))
             host = self._host(stack, triton, name, arm)
             watch = stack.enter_context(watching())
             servers.call(
                 "loadtest", "knee", "--host", host, "--scenario", str(self._scenario(model, name)),
-                "--from", f"{self._lowest(model):g}", "--to", f"{s.top:g}", "--each", f"{s.each_s:g}", "--precision", "0.1",
-                "--processes", str(s.processes), "--json", str(file),
+                "--from", f"{low:g}", "--to", f"{top:g}", "--precision", "0.1",
+                "--each", f"{s.each_s:g}", "--processes", str(s.processes), "--json", str(file),
                 log=self._log(key(name, arm)), timeout_s=self._knee_s,
                 fine=(0, errors.EXIT_MISSED, errors.EXIT_UNDECIDED),
             )  # fmt: skip

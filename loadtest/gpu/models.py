@@ -1,7 +1,7 @@
 """What is measured: models with the requests that drive them, on a GPU and, smaller, on a CPU."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 _STRICT: Final = (
@@ -70,6 +70,11 @@ CPU: Final = (
         low=8.0,
     ),
 )
+
+
+def smoke(model: Model) -> Model:
+    """The model with so little asked of it that one short probe can tell."""
+    return replace(model, objectives=_MODEST, low=60.0)
 
 
 def scenario(model: Model, served_as: str) -> dict[str, Any]:

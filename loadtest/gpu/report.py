@@ -16,6 +16,8 @@ _NO_GPU: Final = (
     "`make gpu-bench` on one.\n"
 )
 
+_SMOKE: Final = "**One short probe each.** It shows that every stage works; the rates say nothing about speed.\n"
+
 
 def write(page: Path, stack: Stack, settings: Settings, bench: Bench, machine: Mapping[str, Any], command: str) -> None:
     """Writes the document and its pictures beside it."""
@@ -23,6 +25,7 @@ def write(page: Path, stack: Stack, settings: Settings, bench: Bench, machine: M
     arms = settings.arms()
     lines = [f"# {'Processor' if settings.cpu else 'GPU'}: {stack.device}", ""]
     lines += [_NO_GPU] if settings.cpu else []
+    lines += [_SMOKE] if settings.smoke else []
     lines += ["Repeat it with:", "", "```sh", command, "```", ""]
     lines += _machine(stack, machine)
     lines += _objectives(settings)
@@ -51,8 +54,8 @@ def _machine(stack: Stack, machine: Mapping[str, Any]) -> list[str]:
 def _objectives(settings: Settings) -> list[str]:
     lines = [
         (
-            "A *knee* is the highest open-loop rate at which the objectives hold; latency counts from the intended time of "
-            "sending. Searches stop within 10 %, so smaller differences between knees mean nothing."
+            "A *knee* is the highest open-loop rate at which the objectives hold; latency counts from the intended "
+            "time of sending. Searches stop within 10 %, so smaller differences between knees mean nothing."
         ),
         "",
         "| model | objectives |",
