@@ -1,7 +1,7 @@
 """Backends at run time: keep-alive connections, leases, health, and the choice among them."""
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from random import random
 from time import perf_counter
 from typing import Protocol
@@ -23,8 +23,7 @@ class BackendRuntime:
 
     Attributes:
         in_flight: leases held now, lingering ones included.
-        full_weight: relative capacity.
-        weight: the same, less while it is new.
+        weight: relative capacity.
         host_line: the Host field for requests to it.
         waiting: requests that wait inside Triton, by its own metrics, where they are read.
         waiting_by_model: the same by model.
@@ -37,7 +36,7 @@ class BackendRuntime:
     def __init__(self, pool: "PoolRuntime", place: Address, up: bool, heads: Heads, max_head_bytes: int) -> None:
         self.url = place.url
         self.place = place
-        self.full_weight = self.weight = place.weight
+        self.weight = place.weight
         self.waiting = 0
         self.waiting_by_model: dict[str, int] = {}
         self.host_line = b"Host: %s\r\n" % place.authority.encode()
@@ -209,10 +208,10 @@ class PoolRuntime:
             place_now = wanted.pop(runtime.url, None)
             if place_now is None:
                 runtime.retire()
+                self._warming.end(runtime)
                 continue
             if place_now != runtime.place:
-                runtime.place, runtime.full_weight = place_now, place_now.weight
-                self._warming.end(runtime)
+                runtime.place, runtime.weight = place_now, place_now.weight
             kept.append(runtime)
         # Beside backends that serve, a new one must answer a probe before it gets requests.
         up = not kept or not self.config.probe.interval_s
@@ -270,11 +269,13 @@ class PoolRuntime:
             avoid: a backend that just failed this request and is used only if nothing else is there.
             lacking: backends without the model; used only if no other is available.
         """
-        candidates = self.available
+        candidates: Sequence[BackendRuntime] = self.available
         if lacking:
             candidates = [backend for backend in candidates if backend not in lacking] or candidates
         if avoid is not None and len(candidates) > 1:
             candidates = [backend for backend in candidates if backend is not avoid]
+        if self._warming.shares:
+            candidates = self._warming.chosen(candidates)
         found = candidates[0] if len(candidates) == 1 else choose(candidates, random())
         bound = self.max_in_flight
         if found is not None and found.in_flight >= bound:
