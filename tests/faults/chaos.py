@@ -194,7 +194,7 @@ def storm(seconds: float, seed: int) -> Report:
             gateway.respawn()
             rss, descriptors = gateway.rss(), gateway.descriptors()
             done = polite.tally.answered
-            until(lambda: polite.tally.answered > done + 2000, "requests go on", 60)
+            until(lambda: polite.tally.answered > done + 500, "requests go on", 60)
         report.polite, report.rude, report.events = polite.stop(), rude.stop(), weather.events
         _settle(gateway, report, rss, descriptors)
         died = weather.events["kill_worker"]

@@ -115,7 +115,6 @@ class Backend:
     config: dict[str, Any] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _listener: socket.socket | None = None
-    _accepting: asyncio.Task[None] | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _released: asyncio.Event = field(default_factory=asyncio.Event)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -182,12 +181,14 @@ class Backend:
         listener.listen(1024)
         self.port = listener.getsockname()[1]
         listener.setblocking(False)
-        self._listener, self._accepting = listener, self._loop.create_task(self._accept(listener))
+        self._listener = listener
+        self._loop.add_reader(listener.fileno(), self._accept, listener)
 
-    async def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         """Not asyncio's server: that one loses sockets which it accepted just before it is closed."""
-        while True:
-            client, _ = await self._loop.sock_accept(listener)
+        with contextlib.suppress(BlockingIOError):
+            client, _ = listener.accept()
+            client.setblocking(False)
             task = self._loop.create_task(self._adopt(client))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -201,10 +202,10 @@ class Backend:
             await self._serve(reader, writer)
 
     async def _kill(self) -> None:
-        if self._accepting is not None and self._listener is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._listener.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
         for _ in range(3):  # accepted ones become known a moment later
             await self._reset_all()
             await asyncio.sleep(0.002)
