@@ -116,11 +116,12 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     WriterLock(tmp_path).release()
 
 
-@pytest.mark.parametrize("url", ["nonsense", "weird://x/y", "postgresql+nodriver://x/y"])
+@pytest.mark.parametrize("url", ["nonsense", "weird://u:hush@x/y", "postgresql+nodriver://u:hush@x/y"])
 def test_a_wrong_store_url_is_a_configuration_error(tmp_path: Path, url: str) -> None:
-    """A URL that no driver understands is refused with the URL in the message."""
-    with pytest.raises(ConfigError, match=url.partition(":")[0].split("+")[0]):
+    """A URL that no driver understands is refused as such, without the password it may hold."""
+    with pytest.raises(ConfigError, match="^store: ") as raised:
         Store(url, tmp_path)
+    assert "hush" not in str(raised.value)
 
 
 def test_the_table_file_is_replaced_whole(tmp_path: Path) -> None:
