@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import yaml
 
 from loadtest.errors import BrokenRunError
 from loadtest.overhead import proctree, recipes
+from loadtest.resilience.ask import fetch_json
 from loadtest.resilience.processes import first_line
 
 _STOP_S: Final = 60.0
@@ -36,7 +36,7 @@ class Gateway:
 
     def ask(self, path: str) -> Any:
         """What the admin API answers."""
-        return httpx.get(f"{self.admin}/api/v1{path}", trust_env=False, timeout=10).raise_for_status().json()
+        return fetch_json(f"{self.admin}/api/v1{path}")
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import random
 import re
+import select
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, cast
@@ -104,18 +105,19 @@ class Load:
 
     async def _finish(self, checks: "asyncio.Task[None]") -> None:
         end = self._loop.time() + self.timeout_s + 1.0
-        while (self._waiting or self._connecting or len(self._idle) < len(self._open)) and self._loop.time() < end:
+        now = self._loop.time()
+        while (self._waiting or self._connecting or len(self._idle) < len(self._open)) and now < end:
             await asyncio.sleep(0.01)
+            now = self._loop.time()
         checks.cancel()
         for connection in list(self._open):
             connection.abort()
-        while self._open:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     def _send(self, now: float) -> None:
         while self._idle:
             connection = self._idle.popleft()
-            if connection.usable:
+            if connection.usable and not connection.dropped():
                 connection.send(self._payload, now)
                 return
         self._waiting.append(now)
@@ -182,6 +184,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._closing = False
+        self._readable = select.poll()
         self.sent_at = 0.0
 
     @property
@@ -189,9 +192,14 @@ class _Connection(asyncio.Protocol):
         """Whether a request may be sent on it."""
         return not self._closing and self._transport is not None and not self._transport.is_closing()
 
+    def dropped(self) -> bool:
+        """Whether the other side has ended it while it was idle: clients look before they use one again."""
+        return bool(self._readable.poll(0))
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast("asyncio.Transport", transport)
+        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def eof_received(self) -> bool:
         """Called by the loop; the connection closes."""

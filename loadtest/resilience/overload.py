@@ -57,8 +57,7 @@ def overload(settings: Settings, place: Place) -> Figure:
                     place.say(f"{kind}, {load:g} times the capacity")
                     seen.setdefault(load, []).append(visit(one.port, load * _CAPACITY, seconds, seed=number))
         good = {load: median(goodput(outcomes, seconds) for outcomes in seen[load]) for load in _LOADS}
-        for load in _LOADS:
-            rows.append(_row(kind, load, good[load], seen[load]))
+        rows += [_row(kind, load, good[load], seen[load]) for load in _LOADS]
         if kind != "no limit":
             peak = max(good[load] for load in _LOADS if load < _OVER)
             share = good[_OVER] / peak if peak else None
@@ -122,5 +121,3 @@ def _until_full(port: int) -> None:
     for _ in range(100):
         if visit(port, 50, 0.05, payload=request("full"), timeout_s=0.5)[-1].kind == "503":
             return
-
-

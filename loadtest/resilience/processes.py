@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from loadtest.errors import BrokenRunError
 from loadtest.overhead import recipes
+from loadtest.resilience.ask import fetch
 from loadtest.resilience.backend import Mode
 
 _START_S: Final = 60.0
@@ -45,7 +44,7 @@ class Backend:
 
     def become(self, mode: Mode) -> None:
         """From the next inference on."""
-        httpx.post(f"{self.url}/control/{mode}", trust_env=False).raise_for_status()
+        fetch(f"{self.url}/control/{mode}", "POST")
 
     def signal(self, number: signal.Signals) -> None:
         """Stops or continues the process."""
@@ -154,9 +153,9 @@ def triton_again(folder: Path, dead: Triton) -> Triton:
 
 def _begin_triton(folder: Path, root: Path, port: int, number: int) -> "subprocess.Popen[bytes]":
     ports = ["--http-port", str(port), "--grpc-port", "0", "--metrics-port", "0"]
-    log = folder / f"triton-{number}.log"
+    options = [*ports, "--exit-timeout", "1", "--log-file", str(folder / f"triton-{number}.log"), "-o", "json"]
     return subprocess.Popen(
-        [recipes.command(), "triton", "-r", str(root), *ports, "--exit-timeout", "1", "--log-file", str(log), "-o", "json"],
+        [recipes.command(), "triton", "-r", str(root), *options],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder,
     )  # fmt: skip
 
@@ -192,3 +191,16 @@ def run_command(arguments: Sequence[str], within_s: float) -> None:
         raise BrokenRunError(f"sluice {arguments[0]} did not end within {within_s:g} s") from None
     if done.returncode:
         raise BrokenRunError(f"sluice {arguments[0]} failed with {done.returncode}: {done.stderr.strip()[-500:]}")
+
+
+def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> None:
+    """Looks again and again.
+
+    Raises:
+        BrokenRunError: it did not come true in time.
+    """
+    end = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > end:
+            raise BrokenRunError(f"not within {within_s:g} s: {what}")
+        time.sleep(0.1)
