@@ -2,7 +2,7 @@
 
 import asyncio
 import difflib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,6 +58,7 @@ class Control:
         clock: Unix time.
 
     Attributes:
+        prepare: called with routes that are about to be served again; loads their models as far as it can.
         guard: sees every set of routes that a person wants; returns what may be served in its place, or raises
             RejectedError (a running rollout has its route to itself).
     """
@@ -83,6 +84,7 @@ class Control:
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._current: Generation | None = None
+        self.prepare: Callable[[tuple[Route, ...]], Awaitable[None]] = _nothing
         self.guard: Callable[[tuple[Route, ...]], tuple[Route, ...]] = lambda routes: routes
 
     @property
@@ -143,13 +145,17 @@ class Control:
     async def rollback(self, to: int | None, *, who: str, why: str, dry_run: bool = False) -> Outcome:
         """Serves the routes of an earlier generation again, the last different one when `to` is None.
 
-        Raises RejectedError when there is none. Models are not checked: a rollback must work in an outage.
+        Raises RejectedError when there is none. Models that were unloaded since are loaded where that works within a
+        bound; what cannot be loaded does not stop it, because a rollback must work in an outage.
         """
         async with self._lock:
             target = await (self._previous() if to is None else self.run(self.store.generation, to))
-            if target is None:
-                what = "there is no earlier generation" if to is None else f"generation {to} does not exist"
-                raise RejectedError(what)
+        if target is None:
+            what = "there is no earlier generation" if to is None else f"generation {to} does not exist"
+            raise RejectedError(what)
+        if not dry_run:
+            await self.prepare(target.routes)
+        async with self._lock:
             change = self._change(who, why or f"back to generation {target.number}", "rollback")
             return await self._change_to(target.routes, change, None, dry_run, verify=False)
 
@@ -242,6 +248,10 @@ class Control:
         """Files say nothing of epochs: each route goes on with its own."""
         epochs = {route.name: route.epoch for route in before}
         return tuple(replace(route, epoch=epochs.get(route.name, 0)) for route in routes)
+
+
+async def _nothing(_: tuple[Route, ...]) -> None:
+    """There is nobody to load models."""
 
 
 def difference(before: tuple[Route, ...], after: tuple[Route, ...]) -> str:

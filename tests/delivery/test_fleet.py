@@ -51,8 +51,23 @@ def test_models_by_hand(w: World) -> None:
     assert (needed.status_code, "is needed by: a" in needed.json()["error"]) == (409, True)
     assert w.admin.post("/models/a/unload", params={"version": "2", "force": True}).status_code == 200
     assert _versions(w, "a") == [{"1"}, {"1"}]
-    w.triton.broken.add(("a", "9"))
+    for double in w.tritons:
+        double.broken.add(("a", "9"))
     refused = w.admin.post("/models/a/load", params={"version": "9"})
     assert (refused.status_code, "failed to load 'a', version 9" in refused.json()["error"]) == (409, True)
     assert w.admin.post("/models/a/load", params={"pool": "none"}).status_code == 409
     assert w.admin.get("/audit", params={"limit": 1}).json()[0]["action"] == "unload"
+
+
+def test_a_rollback_loads_what_was_unloaded_since(w: World) -> None:
+    """The earlier generation is served by models that are there, before its first request."""
+    served = w.admin.get("/routes").json()["routes"]
+    served[0].pop("epoch")
+    served[0]["variants"][0]["weight"], served[0]["variants"][1]["weight"] = 0, 100
+    assert w.admin.post("/models/a/load", params={"version": "2"}).status_code == 200
+    assert w.admin.put("/routes", json={"routes": served}).status_code == 200
+    assert w.admin.post("/models/a/unload", params={"version": "1", "force": True}).status_code == 200
+    assert _versions(w, "a") == [{"2"}, {"2"}]
+    assert w.admin.post("/rollback").status_code == 200
+    assert _versions(w, "a") == [{"1", "2"}, {"1", "2"}]
+    eventually(lambda: w.worker.weights("a") == {"old": 100.0, "new": 0.0})

@@ -1,7 +1,7 @@
 """Drift between what the fleet serves and what the table wants: reported, and mended by loading what is missing."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.controlplane.control import Control
@@ -10,6 +10,7 @@ from gateway.core.route import Route, Variant
 from gateway.telemetry.logs import logger
 
 _IDLE_S = 5.0
+_PREPARE_S = 60.0
 _log = logger("delivery")
 
 
@@ -64,18 +65,31 @@ class Mender:
 
     async def compare(self) -> list[Missing]:
         """One comparison, with one attempt to load each thing that is missing."""
-        current = self._control.current
-        urls = {pool.name: [backend.url.rstrip("/") for backend in pool.backends] for pool in current.pools}
-        wanted = dict.fromkeys(
-            (variant.pool, url, variant.model, variant.version)
-            for route in current.routes
-            for variant in _served(route)
-            for url in urls[variant.pool]
-        )
         before = {(m.pool, m.url, m.model, m.version): m for m in self.found}
+        wanted = self._wanted(self._control.current.routes)
         results = await asyncio.gather(*(self._one(*what, before.get(what)) for what in wanted))
         self.found = [missing for missing in results if missing is not None]
         return self.found
+
+    async def prepare(self, routes: Sequence[Route]) -> None:
+        """Loads what these routes need and the fleet lacks, as far as that works within a bound."""
+        try:
+            async with asyncio.timeout(_PREPARE_S):
+                await asyncio.gather(*(self._one(*what, None) for what in self._wanted(routes)))
+        except TimeoutError:
+            _log.error("not every model was loaded in time", within_s=_PREPARE_S)
+
+    def _wanted(self, routes: Sequence[Route]) -> list[tuple[str, str, str, str]]:
+        """Pool, backend, model and version of everything that these routes send requests to."""
+        pools = self._control.current.pools
+        urls = {pool.name: [backend.url.rstrip("/") for backend in pool.backends] for pool in pools}
+        found = (
+            (variant.pool, url, variant.model, variant.version)
+            for route in routes
+            for variant in _served(route)
+            for url in urls.get(variant.pool, ())
+        )
+        return list(dict.fromkeys(found))
 
     async def _one(self, pool: str, url: str, model: str, version: str, before: Missing | None) -> Missing | None:
         state, detail = "unreachable", ""

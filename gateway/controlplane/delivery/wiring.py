@@ -43,6 +43,7 @@ class Delivery:
         """Starts everything that runs by itself."""
         self.control.hub.on_report = self.rollouts.report
         self.control.hub.on_samples = self.desk.take
+        self.control.prepare = self.mender.prepare
         parts = (self.rollouts.run, self.desk.run, self.mender.run, self.outbox.run, self._keep_diffs)
         return [asyncio.create_task(_again_and_again(part)) for part in parts]
 
