@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt | system
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# torch first: nothing that comes later may choose another version of it.
 	$(PIP) --quiet "torch==2.13.0"
-	$(PIP) --quiet --editable ".[export,cpu,loadtest,demo,dev]"
+	$(PIP) --quiet --editable ".[export,cpu,s3,mlflow,otel,loadtest,demo,dev]"
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) --no-deps "$(TRITON)"
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) --no-deps --upgrade \
 	    --target $(VENV)/share/sluice/triton-python "$(STUB_NUMPY)"
