@@ -45,7 +45,7 @@ class Limits:
             beyond).
         stream_above_bytes: larger bodies are forwarded as they arrive.
         head_timeout_s: time from a request's first byte to its last header (408 beyond).
-        body_timeout_s: longest pause while a body arrives (408 beyond).
+        body_timeout_s: time for the first `stream_above_bytes` of a body and then for each 8 KiB (408 beyond).
         idle_timeout_s: a keep-alive connection without a request is closed after this.
         write_timeout_s: a client that takes nothing of its response for so long is cut off.
         linger_s: how long a slot stays taken for a backend that still works for a client that is gone.

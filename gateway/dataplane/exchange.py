@@ -274,7 +274,7 @@ class Exchange(Attempts):
         outcome = observe.outcome_of(head.status, failed)
         state = self._plan.route.state
         if state.adaptive is not None and outcome is Outcome.OK:
-            state.observe(self._total_s, perf_counter())
+            state.observe(self._upstream_s, perf_counter())  # without the line, which is long only because of the limit
         observe.answered(
             self._counts,
             self._plan,

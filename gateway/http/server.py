@@ -17,18 +17,20 @@ from gateway.http.serving import Phase, Service
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PENDING = 64 << 10
 _MAX_DRAIN = 64 << 20
+_PROGRESS = 8 << 10  # a body that drips is as good as one that rests
 _EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 
 
 class ServerConnection(ClientConnection):
     """Server side of HTTP/1.1 over one transport."""
 
-    __slots__ = ("_left", "_memo")
+    __slots__ = ("_left", "_marked", "_memo")
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self._memo = service.heads.requests
         self._left = 0
+        self._marked = 0  # bytes of the body when it last made progress worth the name
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop with what the client sent."""
@@ -48,8 +50,10 @@ class ServerConnection(ClientConnection):
             if self._received > _MAX_DRAIN:
                 self.abort()
         elif phase is not Phase.CLOSED:
-            if phase is Phase.STREAM:  # a short body, or one that nobody needs, has to come within its time as a whole
+            # A short body, or one that nobody needs, has to come within its time as a whole.
+            if phase is Phase.STREAM and self._received - self._marked >= _PROGRESS:
                 self.since = perf_counter()
+                self._marked = self._received
             rest = self._body(data)
             if rest:
                 self._advance(rest)
@@ -132,13 +136,9 @@ class ServerConnection(ClientConnection):
             self.transport.write(_CONTINUE)
         self._decoder = ChunkedDecoder() if head.chunked else None
         self._left = head.content_length
-        if not head.chunked and head.content_length > service.limits.stream_above_bytes:
-            self.phase = Phase.STREAM
-            exchange = service.begin(self, head, None)
-            if self.phase is Phase.STREAM:
-                self._exchange = exchange
-        else:
-            self.phase = Phase.GATHER
+        self._marked = 0
+        # Also a long one first has to show its beginning: whoever sends a head and then nothing takes no slot.
+        self.phase = Phase.GATHER
         return self._body(memoryview(data)[end:]) if len(data) > end else b""
 
     def _body(self, data: bytes | memoryview) -> bytes:
@@ -187,15 +187,17 @@ class ServerConnection(ClientConnection):
             assert self._exchange is not None
             self._exchange.body_data(data)
             return
-        self._parts.append(bytes(data))
-        if self._received > limits.stream_above_bytes:  # only a chunked body can grow this far
-            assert self._head is not None
-            parts, self._parts = self._parts, []
-            self.phase = Phase.STREAM
-            exchange = self._service.begin(self, self._head, None)
-            if self.phase is Phase.STREAM:
-                self._exchange = exchange
-                exchange.body_data(b"".join(parts))
+        if self._received <= limits.stream_above_bytes:
+            self._parts.append(bytes(data))
+            return
+        assert self._head is not None
+        parts, self._parts = self._parts, []
+        self.phase = Phase.STREAM
+        self.since = perf_counter()
+        exchange = self._service.begin(self, self._head, None)
+        if self.phase is Phase.STREAM:
+            self._exchange = exchange
+            exchange.body_data(b"".join((*parts, data)) if parts else data)
 
     def _complete(self, rest: bytes) -> None:
         """The present request's body has ended."""

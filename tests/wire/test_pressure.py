@@ -108,7 +108,7 @@ def test_pipelined_long_answers_for_a_slow_reader(impatient: Gateway) -> None:
 
 
 def test_body_that_drips(impatient: Gateway, backend: Backend) -> None:
-    """A short body has its time as a whole; a long one may take longer as long as it moves."""
+    """A short body has its time as a whole; a long one may take longer as long as it moves, in more than bytes."""
     backend.seen.clear()
     with impatient.connect() as wire:
         wire.send(infer(b"x" * 100)[:-100])
@@ -116,9 +116,16 @@ def test_body_that_drips(impatient: Gateway, backend: Backend) -> None:
             _drip(wire, 0.2, 50)
     assert not backend.seen
     with impatient.connect() as wire:
-        wire.send(infer(b"x" * 70_000)[:-8])
-        _drip(wire, 0.25, 8)
-        assert decoded(wire.answer().body)["length"] == 70_000
+        wire.send(infer(b"x" * 110_000)[:-40_000])
+        for _ in range(8):
+            time.sleep(0.25)
+            wire.send(b"x" * 5000)
+        assert decoded(wire.answer().body)["length"] == 110_000
+    with impatient.connect() as wire:
+        wire.send(infer(b"x" * 110_000)[:-40_000])
+        with pytest.raises(ConnectionError):
+            _drip(wire, 0.2, 50)
+    _gone(impatient)
 
 
 def test_long_body_that_stalls(impatient: Gateway) -> None:
