@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+GPU_BENCH_FLAGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sluice-setup
@@ -14,10 +15,10 @@ TRITON := nvidia-pytriton==0.7.0
 STUB_NUMPY := numpy==1.26.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test lint format types tests pins clean
+.PHONY: help setup system demo test lint format types tests promtool gpu-bench pins clean
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## environment with all packages and a real Triton in .venv
 
@@ -62,8 +63,22 @@ lint: $(STAMP)  ## ruff
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-tests: $(STAMP)  ## pytest, the import layering among it
+tests: $(STAMP) | promtool  ## pytest, the import layering among it
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# Rules, alerts and dashboards are tried by Prometheus itself.
+promtool:
+	@command -v promtool >/dev/null && command -v prometheus >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing prometheus"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus; \
+	else \
+	    echo "The tests need prometheus and promtool; on Debian or Ubuntu run as root: apt-get install prometheus" >&2; \
+	    exit 1; \
+	fi
+
+gpu-bench: $(STAMP)  ## measure models on an NVIDIA GPU, straight and through the gateway; GPU_BENCH_FLAGS=--cpu without one
+	$(BIN)/python -m loadtest.gpu $(GPU_BENCH_FLAGS)
 
 format: $(STAMP)  ## rewrite the sources as ruff wants them
 	$(BIN)/ruff check --fix .
