@@ -16,10 +16,20 @@ class Answer(Enum):
 
 _ELSEWHERE_503 = (b"Server exiting", b"Server not ready", b"not at ready state", b"Server is stopping")
 _ELSEWHERE_400 = (b"unknown model", b"is not found", b"has no available versions")
+_CLIENTS_500 = (b"failed to parse the request JSON buffer", b"Unable to parse '")
 _LOOK = 4096
 _SHARE = 0.2
 _PER_S = 10.0
 _WINDOW_S = 10.0
+
+
+def blames_client(status: int, body: bytes) -> bool:
+    """Whether a 500 of Triton says that the request itself is malformed.
+
+    Triton answers what its JSON parser refuses with 500; counted as the backend's failure, a client could eject
+    backends and turn judges against a variant by sending nonsense.
+    """
+    return status == 500 and any(text in body[:_LOOK] for text in _CLIENTS_500)
 
 
 def classify(status: int, body: bytes, alternatives: int) -> Answer:

@@ -50,6 +50,7 @@ class Attempts(Consumer):
         "_attempts",
         "_backend",
         "_body",
+        "_clients_own",
         "_connection",
         "_copies",
         "_counts",
@@ -102,6 +103,7 @@ class Attempts(Consumer):
         self._admitted = False
         self._attempts = 0
         self._retrying = False
+        self._clients_own = False  # a 500 that says that the request is malformed
         self._backend: BackendRuntime | None = None
         self._upstream: UpstreamConnection | None = None
         self._stream: StreamedBody | None = None
@@ -259,7 +261,7 @@ class Attempts(Consumer):
 
     def _observe(self, status: int) -> None:
         if self._backend is not None:
-            self._backend.observe(status < 500 or status == 501)
+            self._backend.observe(status < 500 or status == 501 or self._clients_own)
 
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway import errors
-from gateway.core.retry import Answer, classify
+from gateway.core.retry import Answer, blames_client, classify
 from gateway.core.scrub import without_paths
 from gateway.dataplane import evidence, observe
 from gateway.dataplane.attempts import NO_COPIES, Attempts
@@ -114,11 +114,13 @@ class Exchange(Attempts):
         now = perf_counter()
         self._upstream = None
         connection = self._connection
+        status = head.status
+        if status == 500:
+            self._clients_own = blames_client(status, body)
         if connection is None:
-            self._observe(head.status)
+            self._observe(status)
             self._release()
             return
-        status = head.status
         if status >= 400:
             alternatives = len(self._variant.pool.available) - 1
             if classify(status, body, alternatives) is Answer.ELSEWHERE and self._may_retry(None):
@@ -271,7 +273,7 @@ class Exchange(Attempts):
 
     def _settle_answered(self, head: ResponseHead, failed: bool, size: int, kept: list[bytes] | None) -> None:
         """Counts an answer that reached the client whole, and hands it on to whoever looks at it."""
-        outcome = observe.outcome_of(head.status, failed)
+        outcome = observe.outcome_of(400 if self._clients_own else head.status, failed)
         state = self._plan.route.state
         if state.adaptive is not None and outcome is Outcome.OK:
             state.observe(self._upstream_s, perf_counter())  # without the line, which is long only because of the limit

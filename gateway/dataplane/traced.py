@@ -119,7 +119,7 @@ class TracedExchange(Exchange):
         self._end_attempt(
             f"status {head.status}" if head.status >= 400 else "", http__response__status_code=head.status
         )
-        from_answer = observe.outcome_of(head.status, failed)
+        from_answer = observe.outcome_of(400 if self._clients_own else head.status, failed)
         self._spans.remember(self._root, self._plan.route.name, self._variant.config.name, self._total_s)
         self._end_root(from_answer, head.status, "" if from_answer is Outcome.OK else from_answer.name.lower())
 

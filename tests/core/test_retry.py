@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.retry import Answer, RetryBudget, classify, within_budget
+from gateway.core.retry import Answer, RetryBudget, blames_client, classify, within_budget
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,14 @@ def test_answers(status: int, text: bytes, alternatives: int, elsewhere: bool) -
     """Triton's texts decide together with the status and with whether there is anywhere else."""
     body = b'{"error":"' + text + b'"}'
     assert (classify(status, body, alternatives) is Answer.ELSEWHERE) is elsewhere
+
+
+def test_malformed_requests_are_the_clients() -> None:
+    """Triton answers 500 to JSON that its parser refuses; a failing model answers 500, too, with other words."""
+    assert blames_client(500, b'{"error":"failed to parse the request JSON buffer: Invalid value. at 1"}')
+    assert blames_client(500, b'{"error":"Unable to parse \'shape\': attempt to access JSON non-unsigned-integer"}')
+    assert not blames_client(500, b'{"error":"CUDA out of memory"}')
+    assert not blames_client(503, b'{"error":"failed to parse the request JSON buffer"}')
 
 
 def test_only_the_beginning_is_read() -> None:

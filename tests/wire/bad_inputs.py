@@ -284,13 +284,22 @@ The limits behind the answers are those of `sluice.yaml`, with shorter ones so t
 
 def document() -> Iterator[str]:
     """The lines of docs/bad-inputs.md."""
-    from tests.wire import backend_faults
+    from tests.wire import backend_faults, v2_bodies
 
     yield from _INTRODUCTION.splitlines()
     for title, cases in GROUPS.items():
         yield from ("", f"## {title}", "", "| input | answer | requests that reach a backend |", "|---|---|---|")
         for case in cases:
             yield f"| {case.name} | {_answer(case)} | {case.upstream} |"
+    yield from ("", "## Inference bodies", "", "Passed on to a real Triton (2.51.0), whose answer the client gets.", "")
+    yield from (
+        "Its 500 for a malformed request counts as the client's error here.",
+        "",
+        "| body | answer |",
+        "|---|---|",
+    )
+    for name, body in v2_bodies.BODIES.items():
+        yield f"| {name} | {body.status} |"
     yield from ("", "## Backends", "", "Without retries (`retries: 0`), so that the fault itself is seen.", "")
     yield from ("| the backend's answer | what the client gets |", "|---|---|")
     for name, (_, status) in backend_faults.BEFORE.items():
