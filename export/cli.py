@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from export import cli_compose, cli_repository, cli_run
+from export import cli_compose, cli_repository, cli_run, cli_tune
 from export.cli_group import DefaultToRun
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app.command("run", help="Export SPEC (the word `run` may be left out).")(cli_run
 app.command("samples", help="Export the sample models: digits versions 1 to 3, and minilm.")(cli_run.samples)
 app.command("text", help="Put a tokenizer in front of a published encoder.")(cli_compose.text)
 app.command("sequence", help="Put a memory in front of a published step model.")(cli_compose.sequence)
+app.command("tune", help="Find queue and instance settings by measuring a live Triton.")(cli_tune.tune)
 app.command("list", help="Models, versions, and which are served.")(cli_repository.list_models)
 app.command("check", help="Hold every version against its manifest.")(cli_repository.check)
 app.command("inspect", help="Show a version's manifest.")(cli_repository.inspect)

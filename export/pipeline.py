@@ -13,7 +13,7 @@ from typing import Any
 
 from export import state as states
 from export import steps_model, steps_publish, steps_serve
-from export.errors import ExportError, Step, StepError
+from export.errors import ExportError, LockedError, Step, StepError, UsageError
 from export.failures import keep
 from export.load.loaded import Loaded
 from export.publish import lock
@@ -52,6 +52,9 @@ STEPS: tuple[StepDef, ...] = (
 )
 
 
+_FINAL = (Step.PUBLISH, Step.RELOAD)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """`version` is None after a dry run. `seconds` is the whole run."""
@@ -86,7 +89,7 @@ def run(request: ExportRequest, progress: Progress = lambda _step, _report: None
         state = saved or State(fingerprint=mark, source=type(spec).__name__.removesuffix("Spec").lower())
         current = Run(request, spec, release, repository, work, state, _loader(spec, request))
         for definition in STEPS:
-            if request.dry_run and definition.step in (Step.PUBLISH, Step.RELOAD):
+            if request.dry_run and definition.step in _FINAL:
                 continue
             _one(current, definition, progress)
         shutil.rmtree(work, ignore_errors=True)
@@ -94,38 +97,46 @@ def run(request: ExportRequest, progress: Progress = lambda _step, _report: None
 
 
 def _one(current: Run, definition: StepDef, progress: Progress) -> None:
-    label = definition.step.label
     progress(definition.step, None)
     began = time.monotonic()
-    if definition.resumable and current.state.finished(label):
-        earlier = next(report for report in current.state.reports if report.step == label)
-        report = StepReport(step=label, status="resumed", seconds=earlier.seconds, output=earlier.output)
-    else:
-        try:
-            outcome = definition.action(current)
-        except ExportError as error:
-            failure = error if isinstance(error, StepError) else _located(definition.step, error)
-            _failed(current, failure, time.monotonic() - began, progress)
-            raise failure from error
-        except OSError as error:
-            failure = StepError(definition.step, f"{error.filename or 'the file system'}: {error.strerror or error}")
-            _failed(current, failure, time.monotonic() - began, progress)
-            raise failure from error
-        except Exception as error:  # whatever a library throws, the model is refused and the step is named
-            failure = StepError(definition.step, f"{type(error).__name__}: {str(error).strip()[:600]}")
-            _failed(current, failure, time.monotonic() - began, progress)
-            raise failure from error
-        status: states.Status = "skipped" if outcome.skipped else "ok"
-        report = StepReport(step=label, status=status, seconds=round(time.monotonic() - began, 3),
-                            message=outcome.message, output=outcome.output)  # fmt: skip
-    current.state.record(report)
-    states.save(current.work / "state.json", current.state)
+    try:
+        report = _report(current, definition, began)
+        current.state.record(report)
+        if definition.step not in _FINAL:  # they are repeated by nature, and a full disk must not deny what they did
+            states.save(current.work / "state.json", current.state)
+    except Exception as error:
+        failure = _located(definition.step, error)
+        _failed(current, failure, time.monotonic() - began, progress)
+        raise failure from error
     progress(definition.step, report)
 
 
-def _located(step: Step, error: ExportError) -> ExportError:
-    """Usage and lock errors keep their own exit codes; the rest is the step's."""
-    return StepError(step, str(error)) if type(error) is ExportError else error
+def _report(current: Run, definition: StepDef, began: float) -> StepReport:
+    label = definition.step.label
+    if definition.resumable and current.state.finished(label):
+        earlier = next(report for report in current.state.reports if report.step == label)
+        return StepReport(step=label, status="resumed", seconds=earlier.seconds, output=earlier.output)
+    outcome = definition.action(current)
+    return StepReport(
+        step=label,
+        status="skipped" if outcome.skipped else "ok",
+        seconds=round(time.monotonic() - began, 3),
+        message=outcome.message,
+        output=outcome.output,
+    )
+
+
+def _located(step: Step, error: Exception) -> ExportError:
+    """Usage and lock errors keep their own exit codes; the rest is the step's, whatever a library threw."""
+    match error:
+        case StepError() | UsageError() | LockedError():
+            return error
+        case ExportError():
+            return StepError(step, str(error))
+        case OSError():
+            return StepError(step, f"{error.filename or 'the file system'}: {error.strerror or error}")
+        case _:
+            return StepError(step, f"{type(error).__name__}: {str(error).strip()[:600]}")
 
 
 def _failed(current: Run, failure: ExportError, seconds: float, progress: Progress) -> None:

@@ -32,7 +32,9 @@ class FsspecRepository:
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
         try:
             self._fs: Any
-            self._fs, path = importlib.import_module("fsspec.core").url_to_fs(url, use_listings_cache=False)
+            self._fs, path = importlib.import_module("fsspec.core").url_to_fs(
+                url, use_listings_cache=False, skip_instance_cache=True
+            )
         except (ImportError, ValueError) as error:
             raise UsageError(f"{url}: {error} (S3 needs: pip install 'sluice[s3]')") from error
         self._root = path.rstrip("/")

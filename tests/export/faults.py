@@ -158,9 +158,10 @@ def _disk_full(bench: Bench) -> str:
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 from tests.export.faults import refused, export
-print(refused(lambda: export({str(bench.repo)!r}, "{_BROKEN}:other", "{LIVE}", promote=True)))
+print(refused(lambda: export({str(bench.repo)!r}, "{_BROKEN}:other", "{LIVE}", promote=True, fresh=True)))
 """
-    return _python(code).stdout.strip()
+    done = _python(code)
+    return done.stdout.strip() or done.stderr[-300:]
 
 
 def _kill_at_rename(which: int) -> Callable[[Bench], str]:

@@ -1,0 +1,1 @@
+"""Finding queue and instance settings by measuring them on a live Triton."""
