@@ -51,7 +51,7 @@ class ArmCounts:
     feedback_wrong: float = 0.0
 
     def _with(self, other: "ArmCounts", sign: int) -> "ArmCounts":
-        values = {}
+        values: dict[str, Any] = {}
         for name in _NAMES:
             a, b = getattr(self, name), getattr(other, name)
             values[name] = _add(a, b, sign) if isinstance(a, Mapping) else a + sign * b

@@ -169,9 +169,8 @@ def mermaid() -> str:
     for (phase, event), transition in TABLE.items():
         arrows.setdefault((phase, transition.to), []).append(event)
     order = list(Phase)
-    events = list(Event)
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.PENDING}"]
     for (source, target), names in sorted(arrows.items(), key=lambda item: tuple(map(order.index, item[0]))):
-        lines.append(f"    {source} --> {target}: {', '.join(sorted(names, key=events.index))}")
+        lines.append(f"    {source} --> {target}: {', '.join(event for event in Event if event in names)}")
     lines += [f"    {phase} --> [*]" for phase in order if phase in FINAL]
     return "\n".join(lines) + "\n"

@@ -119,7 +119,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["nonsense", "weird://u:hush@x/y", "postgresql+nodriver://u:hush@x/y"])
 def test_a_wrong_store_url_is_a_configuration_error(tmp_path: Path, url: str) -> None:
     """A URL that no driver understands is refused as such, without the password it may hold."""
-    with pytest.raises(ConfigError, match="^store: ") as raised:
+    with pytest.raises(ConfigError, match=r"^store: ") as raised:
         Store(url, tmp_path)
     assert "hush" not in str(raised.value)
 
