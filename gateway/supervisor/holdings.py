@@ -84,3 +84,13 @@ def wakeups() -> Iterator[tuple[socket.socket, list[int]]]:
             signal.signal(number, handler)
         reader.close()
         writer.close()
+
+
+def taken(received: list[int]) -> list[signal.Signals]:
+    """Takes what has come since, in order; the same order given a hundred times is one."""
+    numbers: list[signal.Signals] = []
+    while received:
+        number = signal.Signals(received.pop(0))
+        if number not in numbers:
+            numbers.append(number)
+    return numbers

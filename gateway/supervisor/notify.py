@@ -5,7 +5,6 @@ import socket
 import time
 from contextlib import suppress
 
-
 _SEND_S = 0.2  # a manager that does not read must not stop the supervisor
 
 

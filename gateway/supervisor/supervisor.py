@@ -193,8 +193,8 @@ class Supervisor:
             with suppress(BlockingIOError):
                 if os.read(ready_in, 16):
                     self._controller_up()
-            while self._received:
-                self._on_signal(signal.Signals(self._received.pop(0)), now)
+            for number in holdings.taken(self._received):
+                self._on_signal(number, now)
             self._reap(now)
             match self._phase:
                 case Phase.STARTING:

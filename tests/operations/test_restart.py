@@ -117,6 +117,21 @@ def test_settings_are_taken_in_without_an_error(gateway: Gateway, triton: Backen
     assert load.wrong == []
 
 
+def test_a_hundred_reloads_a_second_are_borne(gateway: Gateway) -> None:
+    """With nothing changed: no process is replaced, no request goes wrong, and the last one counts."""
+    before, taken_in = pids(gateway), gateway.log.count("settings are taken in")
+    with Load(gateway.port) as load:
+        until_then = time.monotonic() + 1.0
+        while time.monotonic() < until_then:
+            gateway.process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        until(lambda: gateway.log.count("settings are taken in") > taken_in)
+        served = load.served
+        until(lambda: load.served > served + 50)
+    assert load.wrong == []
+    assert pids(gateway) == before
+
+
 def test_wrong_settings_change_nothing(gateway: Gateway) -> None:
     """They are named with their line, by the command and by SIGHUP alike; what cannot change live is refused."""
     before = pids(gateway)
