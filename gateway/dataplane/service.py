@@ -12,6 +12,7 @@ from gateway.config import Config
 from gateway.core.retry import RetryBudget
 from gateway.core.route import RouteTable
 from gateway.core.v2body import with_queue_timeout
+from gateway.dataplane import sweep
 from gateway.dataplane.affinity import Affinity, SequenceStep
 from gateway.dataplane.deadlines import Deadlines
 from gateway.dataplane.evidence import Sampler
@@ -354,8 +355,7 @@ class DataPlane:
 
     def sweep(self, now: float) -> None:
         """Housekeeping, about once a second: slow clients and idle connections."""
-        for connection in list(self.connections):
-            connection.check(now)
+        sweep.check(self.loop, list(self.connections))
         self.retry_budget.refill(now, sum(counts.assigned for counts in self.counters.variants.values()))
         self.pools.close_idle()
         self.shadow_pools.close_idle()

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 _RESET: Final = struct.pack("ii", 1, 0)
-_TICKS: Final = 20
+_TICKS: Final = 200
 _SPARE_DESCRIPTORS: Final = 100
 _START: Final = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: gateway\r\n"
 # The first body fits into the gateway's memory whole, the second is one that it forwards as it comes.

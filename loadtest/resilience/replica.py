@@ -35,11 +35,11 @@ retry a 500, because the model may have run. A replica that still fails when its
 again, and is out for longer."""
 
 
-def replica(settings: Settings, place: Place) -> Figure:
+def replica(settings: Settings, place: Place, faults: Sequence[str] = ("answers 500", "SIGSTOP")) -> Figure:
     """A replica that fails, and one that is frozen."""
     rows: list[list[Cell]] = []
     targets: list[Judgement] = []
-    for fault in ("answers 500", "SIGSTOP"):
+    for fault in faults:
         with ExitStack() as stack:
             backends = [
                 stack.enter_context(processes.backend(name=f"r{n}", slots=_SLOTS, service_ms=_SERVICE_MS))
