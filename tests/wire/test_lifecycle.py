@@ -159,9 +159,7 @@ def test_killed_worker_loses_only_its_own() -> None:
         gateway.settle()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not msgpack at all", b"\x81\xa6routes\x91\x81\xa4name\xa1\xe5"]
-)
+@pytest.mark.parametrize("content", [b"", b"not msgpack at all", b"\x81\xa6routes\x91\x81\xa4name\xa1\xe5"])
 def test_corrupt_table_file(content: bytes) -> None:
     """A worker that finds its last table unreadable says so, and waits for the controller."""
     with Backend("a") as backend, running((route(),), (pool(backend.url),)) as gateway:
