@@ -1,6 +1,8 @@
 """`python -m loadtest.gpu`, which is what `make gpu-bench` runs."""
 
+import os
 import re
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +19,7 @@ from loadtest.gpu.workspace import Workspace
 
 # More is to be done: the code of sysexits.h for "try again later".
 EXIT_MORE: Final = 75
+_TERMINATED: Final = 128 + signal.SIGTERM
 _PACKAGES: Final = ("onnxruntime-gpu[cuda,cudnn]==1.31.1",)
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
@@ -50,10 +53,12 @@ def bench(
     0 the page is written; 75 run it again for the rest; 1 a stage failed; 3 the folder belongs to other settings;
     4 the machine lacks something, with the remedy.
     """
+    # Told to end, it ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     with errors():
         if wheels is not None:
             stack.install(wheels, _PACKAGES)
-        facts = machine.describe("sluice", "tritonclient", "locust", "torch")
+        facts = {**machine.describe("sluice", "tritonclient", "locust", "torch"), "load": os.getloadavg()[2]}
         found = stack.check(cpu=cpu, processor=str(facts["cpu"]))
         err.print(f"{found.device}: ONNX Runtime {found.onnxruntime} with {found.provider}", markup=False)
         if only_check:

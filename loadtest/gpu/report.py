@@ -18,6 +18,11 @@ _NO_GPU: Final = (
 
 _SMOKE: Final = "**One short probe each.** It shows that every stage works; the rates say nothing about speed.\n"
 
+_BUSY: Final = (
+    "**The machine was busy with other work**, so rates are lower and latencies higher than it can do, unevenly so: "
+    "knees that were found at different times do not compare. Side by side in one run, both ways suffered alike.\n"
+)
+
 
 def write(page: Path, stack: Stack, settings: Settings, bench: Bench, machine: Mapping[str, Any], command: str) -> None:
     """Writes the document and its pictures beside it."""
@@ -47,8 +52,9 @@ def _machine(stack: Stack, machine: Mapping[str, Any]) -> list[str]:
     rows += [("GPU", f"{g.name}, {g.memory_mib} MiB, driver {g.driver}, compute {g.compute}") for g in stack.gpus]
     rows += [("ONNX Runtime", f"{stack.onnxruntime}, {stack.provider}"), ("kernel", str(machine["kernel"]))]
     rows += [(name, version) for name, version in machine["packages"].items()]
+    rows += [("load average over the 15 minutes before", f"{machine['load']:.1f}")]
     table = [f"| {name} | {value} |" for name, value in rows]
-    return ["| | |", "|---|---|", *table, ""]
+    return ["| | |", "|---|---|", *table, "", *([_BUSY] if machine["load"] > machine["cores"] else [])]
 
 
 def _objectives(settings: Settings) -> list[str]:

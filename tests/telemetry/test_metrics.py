@@ -13,7 +13,6 @@ from gateway.telemetry.metrics import BUCKET_BOUNDS_US, DeliverySnapshot, Snapsh
 from gateway.telemetry.records import Exemplar, VariantCounts, WorkerReport
 
 _OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
-_UNITS = ("seconds", "bytes", "ratio", "info", "total")
 
 
 def report(worker: int, incarnation: str, **more: object) -> WorkerReport:
