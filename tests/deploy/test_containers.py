@@ -178,7 +178,7 @@ def test_prometheus_scrapes_who_is_there() -> None:
     """Every target is a service of the compose file, reachable over a shared network."""
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
     services = compose()["services"]
-    targets = [t for job in config["scrape_configs"] for part in job["static_configs"] for t in part["targets"]]
+    targets = [t for job in config["scrape_configs"] for part in job.get("static_configs", []) for t in part["targets"]]
     assert sorted(targets) == ["gateway:8081", "localhost:9090", "triton:8002"]
     for target in targets:
         host = target.split(":")[0]
