@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from gateway.demo import report
 from gateway.demo.commands import Deadline
-from gateway.demo.stages import STAGES, Scene
+from gateway.demo.scene import Scene
+from gateway.demo.stages import STAGES
 from gateway.errors import ConfigError, ExitCode, ResourceError
 
 _MARK = ".sluice-demo"

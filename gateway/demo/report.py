@@ -32,6 +32,8 @@ def show(report: dict[str, Any], console: Console) -> None:
             cells = [f"{seen['weight_percent']:g} %", share, f"{seen['p50_ms']:.1f} ms", f"{seen['p99_ms']:.1f} ms"]
         table.add_row(name, *cells, f"{accuracy:.4f}", f"{report['manifest_accuracy'][name]:.4f}")
     console.print(table)
+    for route, rollout in report["rollouts"].items():
+        console.print(f"{route}: {rollout['phase']} - {rollout['reason']}", markup=False, highlight=False)
     for check in report["checks"]:
         console.print(f"{'✓' if check['ok'] else '✗'} {check['name']}: {check['text']}", markup=False, highlight=False)
     console.print()

@@ -5,15 +5,14 @@ A further stage is one more function and one more line in `STAGES`.
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import yaml
 
 from gateway.demo import commands, counters, judge, traffic
 from gateway.demo.digits import MODEL, held_out
+from gateway.demo.rollouts import roll_out
+from gateway.demo.scene import Scene
 from gateway.errors import ResourceError
 
 ROUTE = "digits"
@@ -23,51 +22,6 @@ SHADOW_PERCENT = 50.0
 VERSIONS = {"v1": "1", "v2": "2", "v3": "3"}
 _CONCURRENCY = 8
 _SEED = 20
-
-
-@dataclass(slots=True)
-class Scene:
-    """What the stages share.
-
-    Attributes:
-        directory: everything is written below it.
-        deadline: of the whole demo.
-        requests: rows to send through the split.
-        keep: what was started lives on.
-        stack: what must be stopped at the end.
-        progress: tells how many of the stage's steps are done, of how many.
-        urls: where things can be reached.
-        pids: what was started.
-        results: the report, as it grows.
-        checks: the claims, as they are decided.
-    """
-
-    directory: Path
-    deadline: commands.Deadline
-    requests: int
-    keep: bool
-    stack: ExitStack
-    progress: Callable[[int, int], None] = lambda _done, _all: None
-    urls: dict[str, str] = field(default_factory=dict)
-    pids: dict[str, int] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
-    checks: list[judge.Check] = field(default_factory=list)
-
-    @property
-    def repository(self) -> Path:
-        """The model repository."""
-        return self.directory / "model_repository"
-
-    def log(self, name: str) -> Path:
-        """Where a command's log goes."""
-        return self.directory / "logs" / f"{name}.log"
-
-    def serve(self, name: str, *arguments: str) -> Any:
-        """Start a command that goes on serving, and wait until it does."""
-        service = commands.Service([name, *arguments], log=self.log(name), detached=self.keep)
-        self.stack.callback(service.stop)
-        self.pids[name] = service.pid
-        return service.ready(self.deadline)
 
 
 def export_models(scene: Scene) -> None:
@@ -212,4 +166,5 @@ STAGES = (
     Stage("apply", "apply the route: 90 % v1, 10 % v2, v3 in shadow", apply_route),
     Stage("traffic", "send digits through the split", send_digits),
     Stage("accuracy", "ask each variant for all held-out digits", measure_accuracy),
+    Stage("rollouts", "roll version 2 out, catch version 3", roll_out),
 )
