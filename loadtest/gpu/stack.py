@@ -117,9 +117,12 @@ def install(wheels: Path, packages: Sequence[str]) -> None:
         MissingToolError: a wheel is not there, or does not fit.
     """
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    install = [*pip, "install", "--quiet", "--no-index", "--find-links", str(wheels)]
+    tried = subprocess.run([*install, "--dry-run", *packages], capture_output=True, text=True, check=False, timeout=300)
+    if tried.returncode:
+        raise MissingToolError(f"{wheels} does not hold what is needed: {tried.stderr.strip()[-600:]}")
     # The two distributions of ONNX Runtime write the same files: only one may be installed.
     subprocess.run([*pip, "uninstall", "--yes", "--quiet", "onnxruntime"], check=False, timeout=300)
-    command = [*pip, "install", "--quiet", "--no-index", "--find-links", str(wheels), *packages]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540)
+    done = subprocess.run([*install, *packages], capture_output=True, text=True, check=False, timeout=540)
     if done.returncode:
-        raise MissingToolError(f"{wheels} does not hold what is needed: {done.stderr.strip()[-600:]}")
+        raise MissingToolError(f"the wheels in {wheels} do not install: {done.stderr.strip()[-600:]}")

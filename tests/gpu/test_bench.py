@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,14 @@ def test_a_driver_that_sees_no_gpu_is_reported(tmp_path: Path) -> None:
     result = bench("--check", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert result.returncode == 4
     assert "No devices were found" in result.stderr
+
+
+def test_a_directory_without_the_wheels_changes_nothing(tmp_path: Path) -> None:
+    """Exit code 4 before anything is taken out of the environment."""
+    result = bench("--check", "--wheels", str(tmp_path))
+    assert result.returncode == 4
+    assert "does not hold what is needed" in result.stderr
+    assert find_spec("onnxruntime") is not None
 
 
 def test_the_processor_needs_no_gpu() -> None:
