@@ -11,7 +11,7 @@ from export.errors import UsageError
 class Target:
     """One Triton container release, by its calendar name.
 
-    `max_opset` and `max_ir` are the newest ONNX opset and IR version its ONNX Runtime accepts.
+    `max_opset` and `max_ir` bound what is published for it. `tensorrt` holds the components that are known.
     """
 
     release: str
@@ -26,25 +26,23 @@ class Target:
         return int(self.tensorrt.split(".")[0]) >= 11
 
 
-# ONNX Runtime -> newest opset and IR it accepts (its own release notes and versioning table).
+# ONNX Runtime -> an opset and IR version that it certainly accepts. Newer releases accept newer ones too; a bound that
+# nobody has confirmed would let a model through that the server then refuses.
 _RUNTIME_LIMITS: dict[str, tuple[int, int]] = {
-    "1.17": (20, 9),
-    "1.18": (21, 10),
     "1.19": (21, 10),
     "1.20": (21, 10),
-    "1.21": (22, 10),
-    "1.22": (23, 11),
-    "1.23": (23, 11),
-    "1.24": (24, 12),
-    "1.27": (25, 13),
+    "1.24": (23, 11),
+    "1.27": (23, 11),
 }
 
+# Release, ONNX Runtime, TensorRT (as far as it is known: the major version decides about typing and precision flags).
 _RELEASES: tuple[tuple[str, str, str], ...] = (
-    ("24.10", "1.19.2", "10.5.0"),
-    ("26.04", "1.24.4", "10.16"),
-    ("26.05", "1.24.4", "10.16"),
-    ("26.06", "1.24.4", "11.0"),
-    ("26.07", "1.27.0", "11.0"),
+    ("24.10", "1.19.2", "10"),
+    ("25.03", "1.20.1", "10"),
+    ("26.04", "1.24.4", "10"),
+    ("26.05", "1.24.4", "10"),
+    ("26.06", "1.24.4", "11"),
+    ("26.07", "1.27", "11"),
 )
 
 TARGETS: dict[str, Target] = {

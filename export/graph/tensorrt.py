@@ -124,12 +124,12 @@ def version(tool: str) -> str:
 
 
 def refuse_mismatch(here: str, target: Target) -> None:
-    """Plans load only in the TensorRT that built them (major and minor)."""
-    wanted = ".".join(target.tensorrt.split(".")[:2])
-    if here != wanted:
+    """Plans load only in the TensorRT that built them: every component that the table knows must agree."""
+    wanted = target.tensorrt.split(".")
+    if here.split(".")[: len(wanted)] != wanted:
         raise StepError(
             Step.TENSORRT,
-            f"TensorRT {here} is installed and Triton {target.release} loads plans of {wanted} only; "
+            f"TensorRT {here} is installed and Triton {target.release} loads plans of {target.tensorrt} only; "
             f"build in the container of release {target.release}",
         )
 
