@@ -34,7 +34,7 @@ def page(
     worse_rows = ((scenario.name, *(_detected(found, name) for name in worse)) for scenario, found in regressions)
     text = f"""# Verdicts: false aborts and detection, by simulation
 
-Repeat with `{command}` (seed {seed}; {seconds / 60:.0f} minutes on one core).
+Repeat with `{command}` (seed {seed}; {seconds / 60:.0f} minutes in one process, other work beside it).
 {rollouts:,} simulated rollouts per setting.
 
 Every judge sees the same traces: {rate:g} requests/s, the candidate's share {shares}, {schedule.step_s} s each, looked
