@@ -26,6 +26,7 @@ class Backend:
         self._tls = tls
         self._host = host
         self.port = port
+        self._writers: list[asyncio.StreamWriter] = []
         self._started = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -54,14 +55,23 @@ class Backend:
         self._started.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._end())
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Connections that were being accepted get here first: then all can be closed."""
+        await asyncio.sleep(0.01)
+        for writer in self._writers:
+            writer.transport.abort()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.01)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.append(writer)
         if peer := writer.get_extra_info("peercert"):
             self.peers.append(peer["subject"])
         with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
