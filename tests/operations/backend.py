@@ -60,13 +60,14 @@ class Backend:
 
     async def _end(self) -> None:
         """Connections that were being accepted get here first: then all can be closed."""
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
         for writer in self._writers:
             writer.transport.abort()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            _, waiting = await asyncio.wait(others, timeout=0.2)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
         await asyncio.sleep(0.01)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -101,6 +101,7 @@ async def test_the_systems_names_are_asked(until: Until) -> None:
         pool = pool_of(Backend(url=f"http://localhost:{triton.port}", dns=True), resolve_s=0.05)
         await until(lambda: any(b.url == triton.url for b in pool.backends))
         connection = await next(b for b in pool.backends if b.url == triton.url).connect()
+        await until(lambda: triton.connections)
         connection.abort()
         pool.retire()
 
