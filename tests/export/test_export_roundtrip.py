@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from tritonclient.http import InferenceServerClient, InferInput
 
 from export.compose import composition, sequence, text
+from export.exportable import Exportable
 from export.load.torch_model import call, flatten
 from export.numeric.compare import compare
 from export.numeric.tolerance import MODES
@@ -24,9 +26,15 @@ from tests.export.zoo_table import LARGE, SMALL, Entry
 _TYPES = {"float32": "FP32", "int64": "INT64"}
 
 
+@functools.cache
+def _made(spec: str) -> Exportable:
+    module, factory = spec.split(":")
+    made: Exportable = getattr(importlib.import_module(module), factory)()
+    return made
+
+
 def _eager_and_served(entry: Entry, address: str, rows: int) -> list[str]:
-    module, factory = entry.spec.split(":")
-    made = getattr(importlib.import_module(module), factory)()
+    made = _made(entry.spec)
     inputs = {name: value.repeat(rows, *[1] * (value.ndim - 1))[:rows] for name, value in made.inputs.items()}
     with torch.inference_mode():
         expected = {name: value.numpy() for name, value in flatten(call(made.module, inputs))}
