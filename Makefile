@@ -15,7 +15,8 @@ TRITON := nvidia-pytriton==0.7.0
 STUB_NUMPY := numpy==1.26.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test lint format types tests promtool gpu-bench pins clean
+.PHONY: help setup system demo test lint format types tests promtool verdicts chaos fuzz resilience reference gpu-bench \
+    pins clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -76,6 +77,21 @@ promtool:
 	    echo "The tests need prometheus and promtool; on Debian or Ubuntu run as root: apt-get install prometheus" >&2; \
 	    exit 1; \
 	fi
+
+verdicts: $(STAMP)  ## simulate 10,000 rollouts per setting and write what the tests promise; half an hour
+	$(BIN)/python -m gateway.verdicts --out docs/benchmarks/verdicts.md
+
+chaos: $(STAMP)  ## minutes of load, kills, reloads and flapping backends, with invariants checked
+	$(BIN)/python -m tests.faults.chaos --seconds 180
+
+fuzz: $(STAMP)  ## a million inputs to every parser
+	$(BIN)/python -m tests.fuzz
+
+resilience: $(STAMP)  ## overload, slow clients, shadows, lost replicas, restarts: figures against their targets
+	$(BIN)/sluice loadtest resilience --all --markdown docs/benchmarks/resilience.md
+
+reference: $(STAMP)  ## write docs/reference anew from the code
+	$(BIN)/python -m gateway.reference
 
 gpu-bench: $(STAMP)  ## measure models on an NVIDIA GPU, straight and through the gateway; GPU_BENCH_FLAGS=--cpu without one
 	$(BIN)/python -m loadtest.gpu $(GPU_BENCH_FLAGS)

@@ -127,7 +127,7 @@ def _shadows(record: Record, effect: Effect) -> tuple[Shadow, ...]:
         kept = record.original.shadows
         # A candidate with live traffic needs no copies; when it has none again, the user's wish holds again.
         return tuple(s for s in kept if not effect.candidate or s.variant != record.state.candidate)
-    gate = record.policy.gates.shadow
+    gate = record.policy.shadow_gate
     own = next((s for s in record.original.shadows if s.variant == record.state.candidate), None)
     mirror = replace(
         own or Shadow(variant=record.state.candidate),

@@ -100,12 +100,13 @@ class Rollouts:
         """How a route's sampled answers are looked at."""
         config = next((found for found in self._control.current.routes if found.name == route), None)
         run = self._runs.get(route)
-        gates = run.record.policy.gates if run is not None else None
+        policy = run.record.policy if run is not None else None
         predictions = config.predictions if config is not None else None
-        drift = gates.drift if gates is not None else None
+        drift = policy.gates.drift if policy is not None else None
         if predictions is None and drift is not None and drift.kind != "score":
             predictions = Predictions(output=drift.output, kind=drift.kind)
-        rules = gates.shadow.rules if gates is not None and gates.shadow is not None else Lens().rules
+        gate = policy.shadow_gate if policy is not None else None
+        rules = gate.rules if gate is not None else Lens().rules
         return Lens(predictions=predictions, drift=drift, rules=rules)
 
     def report(self, report: WorkerReport) -> None:
