@@ -5,6 +5,7 @@ A failing input is written to tests/fuzz/corpus, from where every later run take
 
 import argparse
 import hashlib
+import signal
 import sys
 import time
 import traceback
@@ -13,6 +14,7 @@ from tests.fuzz.mutate import CORPUS, Mutator
 from tests.fuzz.targets import TARGETS
 
 _SHOWN = 5
+_LONGEST_S = 10.0
 
 
 def fuzz(name: str, inputs: int, seed: int) -> list[bytes]:
@@ -20,6 +22,7 @@ def fuzz(name: str, inputs: int, seed: int) -> list[bytes]:
     target, mutator, failed = TARGETS[name], Mutator(name, seed), []
     for _ in range(inputs):
         data = mutator.next()
+        signal.setitimer(signal.ITIMER_REAL, _LONGEST_S)
         try:
             target(data, mutator.chance)
         except Exception:  # noqa: BLE001 - whatever comes out is the finding
@@ -28,7 +31,13 @@ def fuzz(name: str, inputs: int, seed: int) -> list[bytes]:
             traceback.print_exc()
             if len(failed) >= _SHOWN:
                 break
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     return failed
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"not done after {_LONGEST_S:g} s")
 
 
 def main() -> int:
@@ -41,6 +50,7 @@ def main() -> int:
     names = [options.target] if options.target else list(TARGETS)
     sys.stdout.write(f"seed {options.seed}\n")
     found = 0
+    signal.signal(signal.SIGALRM, _too_long)
     for name in names:
         started = time.perf_counter()
         failed = fuzz(name, options.inputs // len(names), options.seed)
