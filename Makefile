@@ -15,7 +15,7 @@ TRITON := nvidia-pytriton==0.7.0
 STUB_NUMPY := numpy==1.26.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test lint format types tests promtool verdicts chaos fuzz resilience reference gpu-bench \
+.PHONY: help setup system demo test lint format types tests promtool verdicts faults chaos fuzz resilience reference gpu-bench \
     pins clean
 
 help:  ## list the targets
@@ -80,6 +80,9 @@ promtool:
 
 verdicts: $(STAMP)  ## simulate 10,000 rollouts per setting and write what the tests promise; half an hour
 	$(BIN)/python -m gateway.verdicts --out docs/benchmarks/verdicts.md
+
+faults: $(STAMP)  ## seed every fault into the export pipeline and write what each got
+	$(BIN)/python -m tests.export.faults docs/export-faults.md
 
 chaos: $(STAMP)  ## minutes of load, kills, reloads and flapping backends, with invariants checked
 	$(BIN)/python -m tests.faults.chaos --seconds 180

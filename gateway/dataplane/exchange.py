@@ -7,6 +7,7 @@ client that left (server issue 7077), so the lease and the slot stay taken until
 This is the half that faces the client; attempts.py has the other.
 """
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ class Exchange(Attempts):
             self._stream = StreamedBody(self._head.content_length, bound, service.claim_spare)
         self._attempt(None)
         if self._copies and body is not None and self._admitted:
-            self._send_copies(body)
+            self._send_copies((body,))
 
     def _reject(self, fault: Fault) -> None:
         """Answers before anything was taken."""
@@ -81,14 +82,14 @@ class Exchange(Attempts):
         assert stream is not None
         stream.end(self._upstream)
         if self._copies and stream.held is not None:
-            self._send_copies(b"".join(stream.held))
+            self._send_copies(stream.held)
 
     def body_failed(self, fault: Fault) -> None:
         """The rest of the request will not come."""
         self._drop_upstream()
         self._fail(fault)
 
-    def _send_copies(self, body: bytes) -> None:
+    def _send_copies(self, body: Sequence[bytes | memoryview]) -> None:
         for copy in self._copies:
             copy.send(self._plan, self._variant, body, self._header_line, self._request_id)
 

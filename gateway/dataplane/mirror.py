@@ -3,7 +3,7 @@
 A copy has its own pool, connections, bound and deadline. Whatever happens to it is counted and forgotten.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from random import random
 from time import perf_counter
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
 
 _MAX_BROKEN = 10_000
+_JOINED = 64 << 10  # a shorter message goes out as one piece
 
 
 class ShadowCopy:
@@ -42,13 +43,14 @@ class ShadowCopy:
     __slots__ = (
         "_answer",
         "_backend",
-        "_data",
         "_head",
+        "_message",
         "_parts",
         "_received",
         "_sent_at",
         "_sequence",
         "_service",
+        "_size",
         "_upstream",
         "_variant",
         "deadline",
@@ -71,7 +73,8 @@ class ShadowCopy:
         self._variant = shadow.variant
         self._backend: BackendRuntime | None = None
         self._upstream: UpstreamConnection | None = None
-        self._data = b""
+        self._message: list[bytes | memoryview] = []
+        self._size = 0
         self._sent_at = 0.0
         self._received = 0
         self.deadline = 0.0
@@ -94,19 +97,25 @@ class ShadowCopy:
         return pool.lease_on(max(pool.available, key=lambda b: blake2b(b.digest + key, digest_size=8).digest()))
 
     def send(
-        self, plan: InferPlan, served_by: VariantRuntime, body: bytes, header_line: bytes, request_id: bytes
+        self,
+        plan: InferPlan,
+        served_by: VariantRuntime,
+        body: Sequence[bytes | memoryview],
+        header_line: bytes,
+        request_id: bytes,
     ) -> None:
-        """Sends the copy, or drops it when the shadow is behind."""
+        """Sends the copy, or drops it when the shadow is behind; the slices of the body are not copied once more."""
+        size = sum(map(len, body))
         if self.noise:
             self._variant = self.shadow.noise_variant(served_by)
         shadow, service = self.shadow, self._service
-        if len(body) > shadow.config.max_body_bytes:
+        if size > shadow.config.max_body_bytes:
             self.drop("too_large")
             return
         if shadow.pause.strikes and shadow.pause.holds(perf_counter(), shadow.in_flight):
             self.drop("paused")
             return
-        if shadow.in_flight >= shadow.config.max_in_flight or service.copied + len(body) > service.max_copied:
+        if shadow.in_flight >= shadow.config.max_in_flight or service.copied + size > service.max_copied:
             self.drop("busy")
             return
         backend = self._lease()
@@ -121,16 +130,16 @@ class ShadowCopy:
         shadow.in_flight += 1
         shadow.counts.sent += 1
         self._backend = backend
-        self._data = b"".join(
-            (
-                plan.lines(self._variant),
-                backend.host_line,
-                b"Content-Length: %d\r\n%bx-sluice-shadow: true\r\nx-request-id: %b\r\n\r\n"
-                % (len(body), header_line, request_id),
-                body,
-            )
+        head = b"%b%bContent-Length: %d\r\n%bx-sluice-shadow: true\r\nx-request-id: %b\r\n\r\n" % (
+            plan.lines(self._variant),
+            backend.host_line,
+            size,
+            header_line,
+            request_id,
         )
-        service.copied += len(self._data)
+        self._message = [head, *body] if size > _JOINED else [b"".join((head, *body))]
+        self._size = size
+        service.copied += size
         self.deadline = perf_counter() + shadow.config.timeout_s
         service.deadlines.add(self)
         upstream = backend.take_idle()
@@ -154,7 +163,10 @@ class ShadowCopy:
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
         self._sent_at = perf_counter()
-        upstream.send(self, self._data, True, False)
+        first, *rest = self._message
+        upstream.send(self, first, True, False)
+        for part in rest:
+            upstream.write(part)
 
     def response_complete(self, head: ResponseHead, body: bytes) -> None:
         """The shadow answered in one piece."""
@@ -242,7 +254,8 @@ class ShadowCopy:
             return
         backend.in_flight -= 1
         self.shadow.in_flight -= 1
-        self._service.copied -= len(self._data)
+        self._service.copied -= self._size
+        self._message = []
         self._service.deadlines.discard(self)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:

@@ -4,6 +4,7 @@ A class of its own, so that requests which are not recorded pay nothing.
 """
 
 import re
+from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ class TracedExchange(Exchange):
         self._end_attempt("stale connection" if stale else fault.code)
         super()._attempt_failed(fault, stale)
 
-    def _send_copies(self, body: bytes) -> None:
+    def _send_copies(self, body: Sequence[bytes | memoryview]) -> None:
         sender = self._own.parent
         for copy in self._copies:
             span = self._spans.child(

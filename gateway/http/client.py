@@ -131,7 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # requests
 
-    def send(self, consumer: Consumer, data: bytes, sent_all: bool, no_body: bool) -> None:
+    def send(self, consumer: Consumer, data: bytes | memoryview, sent_all: bool, no_body: bool) -> None:
         """Starts a request on an idle connection.
 
         Args:
