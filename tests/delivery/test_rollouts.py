@@ -371,9 +371,11 @@ def test_metrics_tell_of_rollouts(w: World) -> None:
     """Counters of ends, and gauges of a running rollout and its gates."""
     w.begin("greenblue", quick(steps=[{"weight": 20, "min_time_s": 3600}]))
     w.until("greenblue", "judging", "held")
-    text = w.admin.get(str(w.admin.base_url).replace("/api/v1/", "/metrics")).text
+    page = str(w.admin.base_url).replace("/api/v1/", "/metrics")
+    # The gates speak at the first look after the stage began.
+    eventually(lambda: 'sluice_gate_info{gate="errors"' in w.admin.get(page).text)
+    text = w.admin.get(page).text
     assert 'sluice_rollouts_finished_total{phase="aborted",route="failing"} 1.0' in text
     assert 'sluice_rollout_weight_ratio{candidate="new",route="greenblue"} 0.2' in text
-    assert 'sluice_gate_info{gate="errors"' in text
     w.command("greenblue", "abort")
     w.until("greenblue", "aborted")

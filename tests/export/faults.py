@@ -261,7 +261,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("pickle without --trust", "refused at load (11)", _untrusted_pickle),
     Fault("Hugging Face directory with code of its own", "refused at load (11)", _own_code),
     Fault("batch baked in by a loop over rows", "refused at structure (14)", _factory("baked_batch")),
-    Fault("declared dynamic dimension that is fixed", "refused at export (12)", _factory("fixed_length")),
+    Fault("declared dynamic dimension that is fixed", "refused at parity (16)", _factory("fixed_length")),
     Fault("output name that meets an internal one", "survived: renamed inside", _collision),
     Fault("batch lost in a sum", "refused at structure (14)", _factory("lost_batch")),
     Fault("dropout that ignores eval()", "refused at structure (14)", _factory("dropping")),
