@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from gateway.localtriton.server import LocalTriton
 from tests.triton import zoo
 
 StartTriton = Callable[..., LocalTriton]
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A test that configures logging leaves no stream of its own behind."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -408,6 +408,7 @@ def test_a_slot_stays_taken_while_triton_works_for_a_client_that_left(gateway: G
     def in_flight() -> float:
         return sum(value for key, value in gateway.metrics().items() if key.startswith("sluice_worker_in_flight"))
 
+    assert eventually(lambda: in_flight() == 0), "what other tests left lingering has ended"
     host, _, port = gateway.address.partition(":")
     connection = http.client.HTTPConnection(host, int(port))
     body = json.dumps(slow_body(1500))
