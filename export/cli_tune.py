@@ -23,14 +23,17 @@ def tune(
     instances: Annotated[list[int] | None, typer.Option(help="Instance count to try; repeatable.")] = None,
     max_batch: Annotated[list[int] | None, typer.Option(help="Largest batch to try; repeatable.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=512, help="Requests in flight.")] = 16,
-    seconds: Annotated[float, typer.Option(min=0.2, help="How long each measurement lasts.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="How long each measurement lasts.")] = 3.0,
+    pairs: Annotated[
+        int, typer.Option(min=2, max=50, help="How often the best is measured in turns with the present one.")
+    ] = 5,
     result_dir: Annotated[
         Path, typer.Option("--out", help="Where result.json, pareto.png and overlay.pbtxt go.")
     ] = Path("tune"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be tried.")] = False,
     output: Annotated[Format, typer.Option("-o", "--output", help="How to print the result.")] = Format.table,
 ) -> None:
-    """Sweep, keep the Pareto front, and choose a configuration that beats the present one, or none."""
+    """Sweep, keep the Pareto front, and choose a configuration that certainly beats the present one, or none."""
     from export.tune import sweep  # noqa: PLC0415
 
     with errors():
@@ -43,7 +46,9 @@ def tune(
         if dry_run:
             print_json(msgspec.to_builtins(grid.candidates()))
             return
-        found = sweep.run(triton, name, version, grid, p99_ms=p99_ms, concurrency=concurrency, seconds=seconds)
+        found = sweep.run(
+            triton, name, version, grid, p99_ms=p99_ms, concurrency=concurrency, seconds=seconds, pairs=pairs
+        )
         sweep.write(found, result_dir)
         if output is Format.json:
             print_json(msgspec.to_builtins(found))

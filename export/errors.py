@@ -55,7 +55,7 @@ class UsageError(ExportError):
 
 
 class LockedError(ExportError):
-    """Another publisher holds the model; nothing was changed."""
+    """Another publisher holds the model, or took it from one that was silent for too long; nothing was published."""
 
     exit_code = EXIT_LOCKED
 

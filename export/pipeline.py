@@ -13,29 +13,20 @@ from typing import Any
 
 from export import state as states
 from export import steps_model, steps_publish, steps_serve
-from export.errors import ExportError, LockedError, Step, StepError, UsageError
-from export.failures import keep
+from export.errors import Step
+from export.failures import keep_export
 from export.load.loaded import Loaded
 from export.publish import lock
 from export.publish.manifest import tools
 from export.publish.open import open_repository
 from export.request import ExportRequest
-from export.run import Outcome, Run
+from export.run import Run
 from export.spec import FactorySpec, HuggingFaceSpec, MlflowSpec, Spec, parse
 from export.state import State, StepReport
+from export.stepping import FINAL, Progress, StepDef, walk
 from export.targets import target
 
-
-@dataclass(frozen=True, slots=True)
-class StepDef:
-    """A row of the pipeline's table. Steps that are not `resumable` run every time."""
-
-    step: Step
-    action: Callable[[Run], Outcome]
-    resumable: bool = True
-
-
-STEPS: tuple[StepDef, ...] = (
+STEPS: tuple[StepDef[Run], ...] = (
     StepDef(Step.PREFLIGHT, steps_model.preflight, resumable=False),
     StepDef(Step.LOAD, steps_model.load),
     StepDef(Step.EXPORT, steps_model.export),
@@ -52,9 +43,6 @@ STEPS: tuple[StepDef, ...] = (
 )
 
 
-_FINAL = (Step.PUBLISH, Step.RELOAD)
-
-
 @dataclass(frozen=True, slots=True)
 class Result:
     """`version` is None after a dry run. `seconds` is the whole run."""
@@ -66,9 +54,6 @@ class Result:
     seconds: float
 
 
-Progress = Callable[[Step, StepReport | None], None]
-
-
 def run(request: ExportRequest, progress: Progress = lambda _step, _report: None) -> Result:
     """Export, judge and publish. `progress` hears of each step twice: without a report when it starts, with one after.
 
@@ -77,7 +62,7 @@ def run(request: ExportRequest, progress: Progress = lambda _step, _report: None
     """
     began = time.monotonic()
     spec = parse(request.spec)
-    release = target(request.target_triton)
+    release = target(request.target_triton, request.target_tensorrt)
     repository = open_repository(request.repo, create=True)
     mark = states.fingerprint(_identity(request, spec))
     work = (request.work or repository.side / "work") / f"{request.name}-{mark}"
@@ -88,65 +73,10 @@ def run(request: ExportRequest, progress: Progress = lambda _step, _report: None
         saved = states.load(work / "state.json", mark)
         state = saved or State(fingerprint=mark, source=type(spec).__name__.removesuffix("Spec").lower())
         current = Run(request, spec, release, repository, work, state, _loader(spec, request))
-        for definition in STEPS:
-            if request.dry_run and definition.step in _FINAL:
-                continue
-            _one(current, definition, progress)
+        steps = [row for row in STEPS if not (request.dry_run and row.step in FINAL)]
+        walk(current, steps, progress, lambda failure: keep_export(current, failure))
         shutil.rmtree(work, ignore_errors=True)
     return Result(request.name, state.version, repository.url, tuple(state.reports), time.monotonic() - began)
-
-
-def _one(current: Run, definition: StepDef, progress: Progress) -> None:
-    progress(definition.step, None)
-    began = time.monotonic()
-    try:
-        report = _report(current, definition, began)
-        current.state.record(report)
-        if definition.step not in _FINAL:  # they are repeated by nature, and a full disk must not deny what they did
-            states.save(current.work / "state.json", current.state)
-    except Exception as error:
-        failure = _located(definition.step, error)
-        _failed(current, failure, time.monotonic() - began, progress)
-        raise failure from error
-    progress(definition.step, report)
-
-
-def _report(current: Run, definition: StepDef, began: float) -> StepReport:
-    label = definition.step.label
-    if definition.resumable and current.state.finished(label):
-        earlier = next(report for report in current.state.reports if report.step == label)
-        return StepReport(step=label, status="resumed", seconds=earlier.seconds, output=earlier.output)
-    outcome = definition.action(current)
-    return StepReport(
-        step=label,
-        status="skipped" if outcome.skipped else "ok",
-        seconds=round(time.monotonic() - began, 3),
-        message=outcome.message,
-        output=outcome.output,
-    )
-
-
-def _located(step: Step, error: Exception) -> ExportError:
-    """Usage and lock errors keep their own exit codes; the rest is the step's, whatever a library threw."""
-    match error:
-        case StepError() | UsageError() | LockedError():
-            return error
-        case ExportError():
-            return StepError(step, str(error))
-        case OSError():
-            return StepError(step, f"{error.filename or 'the file system'}: {error.strerror or error}")
-        case _:
-            return StepError(step, f"{type(error).__name__}: {str(error).strip()[:600]}")
-
-
-def _failed(current: Run, failure: ExportError, seconds: float, progress: Progress) -> None:
-    if not isinstance(failure, StepError):
-        return
-    kept = keep(current, failure)
-    message = f"{failure} (kept: {kept})" if kept else str(failure)
-    report = StepReport(step=failure.step.label, status="failed", seconds=round(seconds, 3), message=message)
-    current.state.record(report)
-    progress(failure.step, report)
 
 
 def _loader(spec: Spec, request: ExportRequest) -> Callable[[], Loaded]:

@@ -6,14 +6,24 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from export.targets import DEFAULT_TARGET
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+TENSORRT = re.compile(r"\d+(\.\d+){2,3}")
 Precision = Literal["fp32", "fp16"]
 TensorRT = Literal["off", "plan", "accelerator"]
 InstanceKind = Literal["auto", "cpu", "gpu"]
+
+
+def _named(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("a model's name is 1 to 128 letters, digits, '_', '-' or '.', starting with a letter or digit")
+    return value
+
+
+ModelName = Annotated[str, AfterValidator(_named)]
 
 
 class ExportRequest(BaseModel):
@@ -21,20 +31,22 @@ class ExportRequest(BaseModel):
 
     `repo` is a directory or an fsspec URL (`s3://bucket/prefix`). `max_batch` bounds the batch that parity is held to
     and that Triton may form. `tensorrt` builds a plan here, or lets the ONNX Runtime backend build engines when it
-    loads the model (`accelerator`). `opset` None means 18, which every release in the table loads. `serve_check` and
-    `triton` are each a Triton's base URL; serve_check also takes `local` (start one), `auto` (local if it can be had)
-    and `off`.
+    loads the model (`accelerator`); a plan needs `target_tensorrt`, the exact version that the target has, as
+    TRT_VERSION in its container tells it. `opset` None means 18, which every release in the table loads.
+    `serve_check` and `triton` are each a Triton's base URL; serve_check also takes `local` (start one), `auto` (local
+    if it can be had) and `off`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: str
     repo: str
-    name: str
+    name: ModelName
     precision: Precision = "fp32"
     tensorrt: TensorRT = "off"
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 64
     target_triton: str = DEFAULT_TARGET
+    target_tensorrt: str | None = None
     opset: Annotated[int, Field(ge=13)] | None = None
     promote: bool = False
     trust: bool = False
@@ -57,14 +69,15 @@ class ExportRequest(BaseModel):
     dry_run: bool = False
     lock_timeout_s: Annotated[float, Field(ge=0)] = 30.0
 
-    @field_validator("name")
+    @field_validator("target_tensorrt")
     @classmethod
-    def _name(cls, value: str) -> str:
-        if not NAME.fullmatch(value):
-            raise ValueError(
-                "a model's name is 1 to 128 letters, digits, '_', '-' or '.', starting with a letter or digit"
-            )
-        return value
+    def _exact(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        plain = value.partition("+")[0]  # NVIDIA's containers add the CUDA that it was built for
+        if not TENSORRT.fullmatch(plain):
+            raise ValueError("a TensorRT version is three or four numbers, such as 10.9.0.34")
+        return plain
 
     @property
     def effective_opset(self) -> int:

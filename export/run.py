@@ -30,7 +30,7 @@ class Run:
     """Everything a step can reach.
 
     Mutable in `state` (saved after each step), in `loaded` (made again when a resumed run needs it), and in what
-    `publish` tells `reload`: the configuration it found, and whether it added a version.
+    `publish` tells `reload`: the configuration it found and left, and whether it added a version.
     """
 
     request: ExportRequest
@@ -42,6 +42,7 @@ class Run:
     loader: Callable[[], Loaded]
     loaded: Loaded | None = None
     config_before: str | None = None
+    config_after: str | None = None
     added: bool = False
 
     @property

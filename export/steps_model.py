@@ -109,7 +109,7 @@ def structure(run: Run) -> Outcome:
 
     run.refuse_missing(Step.STRUCTURE, run.stripped)
     inputs, outputs = run.names()
-    run.state.inputs, run.state.outputs = checking.check(run.stripped, inputs, outputs, run.target)
+    run.state.inputs, run.state.outputs = checking.check(run.stripped, inputs, outputs, run.target, run.state.axes)
     return Outcome({tensor.name: f"{tensor.dtype}{tensor.shape}" for tensor in [*run.state.inputs, *run.state.outputs]})
 
 
@@ -168,12 +168,11 @@ def tensorrt(run: Run) -> Outcome:
     if request.instances == "cpu":
         raise StepError(Step.TENSORRT, "TensorRT needs instances on a GPU, and --instances cpu was given")
     shapes = engines.profiles(state.inputs, state.axes, request.max_batch)
-    half = request.precision == "fp16"
     if request.tensorrt == "plan":
         model = files.graph_file(run.final)
-        state.tensorrt = {**engines.build(model, run.work, shapes, fp16=half, target=run.target), "verified": False}
+        state.tensorrt = {**engines.build(model, run.work, shapes, target=run.target), "verified": False}
         return Outcome(state.tensorrt, "built, not verified: only a served check on this GPU can do that")
-    options = engines.accelerator(shapes, fp16=half, target=run.target)
+    options = engines.accelerator(shapes, fp16=request.precision == "fp16", target=run.target)
     state.tensorrt = {"optimization": options, "verified": False}
     return Outcome({"profiles": len(shapes)}, "configured, not verified: no engine was built here")
 

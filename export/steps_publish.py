@@ -72,11 +72,13 @@ def publish(run: Run) -> Outcome:
         if existing is not None:
             state.version = existing
             promoted = _promote(run, existing)
+            run.config_after = repository.config(request.name)
             return Outcome(
                 {"version": existing, "promoted": promoted}, f"these bytes are version {existing} already", skipped=True
             )
-        version = request.version or max(repository.versions(request.name), default=0) + 1
-        if version in repository.versions(request.name):
+        taken = {*repository.versions(request.name), *(current[1].served if current else ())}
+        version = request.version or max(taken, default=0) + 1
+        if version in taken:
             raise StepError(
                 Step.PUBLISH, f"{request.name} version {version} exists and holds other bytes; versions never change"
             )
@@ -92,7 +94,7 @@ def publish(run: Run) -> Outcome:
             repository.add_version(request.name, version, staged, text)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        state.version, run.added = version, True
+        state.version, run.added, run.config_after = version, True, repository.config(request.name)
         return Outcome({"version": version, "promoted": text is not None}, f"{request.name} version {version}")
 
 

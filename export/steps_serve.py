@@ -8,6 +8,7 @@ from pathlib import Path
 
 from export.errors import ExportError, Step, StepError
 from export.graph import files
+from export.graph.tensorrt import gpu
 from export.numeric.tolerance import tolerances
 from export.publish import policy as policies
 from export.run import Outcome, Run
@@ -23,6 +24,8 @@ def serve_check(run: Run) -> Outcome:
     if how == "off":
         return Outcome(message="turned off", skipped=True)
     run.refuse_missing(Step.SERVE_CHECK, run.final)
+    if how == "auto" and _needs_gpu(run) and gpu() is None:
+        return Outcome(message="its instances need a GPU, and there is none here", skipped=True)
     if how not in ("auto", "local"):
         return _on_running(run, how)
     stage = run.work / "serve-check"
@@ -61,16 +64,22 @@ def _take_back(run: Run, triton: Triton) -> str:
     name, version, repository = run.request.name, run.state.version, run.repository
     assert version is not None
     with repository.lock(name, run.request.lock_timeout_s):
-        if run.config_before is None:
+        now = repository.config(name)
+        alone = run.config_before is None and repository.versions(name) == [version]
+        what = f"version {version} was taken back and the earlier policy restored"
+        if alone or now is None:
             repository.remove_model(name)
             what = f"{name} was taken out of the repository again"
-        else:
+        elif run.config_before is not None and now == run.config_after:
             repository.write_config(name, run.config_before)
-            if run.added:
-                repository.remove_version(name, version)
-            what = f"version {version} was taken back and the earlier policy restored"
+        else:  # others have published since: what they did stays
+            message, policy = policies.read(now, f"{name}/config.pbtxt")
+            repository.write_config(name, policies.write(message, policy.without(version)))
+            what = f"version {version} was taken back; what others published meanwhile stays"
+        if run.added and not alone:
+            repository.remove_version(name, version)
     try:
-        if run.config_before is None:
+        if alone:
             triton.unload(name)
         else:
             triton.load(name)
@@ -79,11 +88,15 @@ def _take_back(run: Run, triton: Triton) -> str:
     return what
 
 
+def _needs_gpu(run: Run) -> bool:
+    return run.request.tensorrt != "off" or run.request.instances == "gpu"
+
+
 def _on_running(run: Run, url: str) -> Outcome:
     name = f"{run.request.name}-check-{os.getpid()}"
     with Triton(url) as triton:
         try:
-            confirm.lend(triton, name, run.state.config, files.graph_file(run.final))
+            confirm.lend(triton, name, run.state.config, run.plan or files.graph_file(run.final))
             return _judge(run, triton, name)
         finally:
             _unload(triton, name)
@@ -102,15 +115,17 @@ def _judge(run: Run, triton: Triton, name: str, version: int = 1, most: int = _A
     if served.reason:
         raise ExportError(served.reason)
     run.state.observed["served"] = served.observed
+    if run.state.tensorrt and "KIND_GPU" in served.devices:
+        run.state.tensorrt["verified"] = True
     return Outcome({"cases": served.cases, "devices": ", ".join(served.devices), "triton": triton.url})
 
 
 def _stage(run: Run, stage: Path) -> None:
     version = stage / run.request.name / "1"
     version.mkdir(parents=True)
-    if run.final.is_dir():
-        shutil.copytree(run.final, version / run.final.name)
-    else:
-        shutil.copyfile(run.final, version / run.final.name)
+    for part in (part for path in run.published for part in files.parts(path)):
+        place = version / part.relative_to(run.work)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(part, place)
     message = proto.from_text(run.state.config, "config.pbtxt")
     (stage / run.request.name / "config.pbtxt").write_text(policies.write(message, policies.Policy((1,))))

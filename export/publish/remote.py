@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import json
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError, LockedError, UsageError
+from export.publish.lease import LEASE_S, Leases
 from export.publish.repository import CONFIG, MANIFEST
-
-_LEASE_S = 600.0
-_POLL_S = 0.2
 
 
 class FsspecRepository:
     """Models below `url` (`s3://bucket/prefix`); locks lie in a sibling prefix, where Triton does not look."""
 
-    def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, now: Callable[[], float] = time.time, lease_s: float = LEASE_S) -> None:
         try:
             self._fs: Any
             self._fs, path = importlib.import_module("fsspec.core").url_to_fs(
@@ -41,7 +37,7 @@ class FsspecRepository:
         if "/" not in self._root.strip("/") and not url.startswith(("file:", "memory:")):
             raise UsageError(f"{url}: give a prefix inside the bucket; locks are kept beside it")
         self._url = url
-        self._now = now
+        self._leases = Leases(self._fs, self._errors, now, lease_s)
 
     @property
     def url(self) -> str:
@@ -61,8 +57,8 @@ class FsspecRepository:
             self._fs.exists(self._root)
 
     def lock(self, name: str, timeout_s: float) -> AbstractContextManager[None]:
-        """A lease: an object that only one can create, and that others may remove once it has expired."""
-        return self._lease(f"{self._root}.sluice/locks/{name}", timeout_s)
+        """A lease; whatever decides what counts is written only while it is still held."""
+        return self._leases.hold(self._key(name), timeout_s)
 
     def models(self) -> list[str]:
         """Prefixes that hold a config.pbtxt."""
@@ -95,6 +91,7 @@ class FsspecRepository:
 
     def write_config(self, name: str, text: str) -> None:
         """One put."""
+        self._leases.confirm(self._key(name))
         with self._errors():
             self._fs.pipe_file(f"{self._root}/{name}/{CONFIG}", text.encode())
 
@@ -106,9 +103,14 @@ class FsspecRepository:
         data = sorted(path for path in staged.rglob("*") if path.is_file() and path.name != MANIFEST)
         try:
             with self._errors():
-                for path in data:
+                if self._fs.exists(base):  # without a manifest: what a killed publisher had uploaded
+                    self._fs.rm(base, recursive=True)
+            for path in [*data, staged / MANIFEST]:
+                self._leases.confirm(self._key(name))
+                with self._errors():
                     self._fs.put_file(str(path), f"{base}/{path.relative_to(staged)}")
-                self._fs.pipe_file(f"{base}/{MANIFEST}", (staged / MANIFEST).read_bytes())
+        except LockedError:  # what lies there may be the version of who has the lease now
+            raise
         except BaseException:
             with contextlib.suppress(Exception):
                 self._fs.rm(base, recursive=True)
@@ -118,6 +120,7 @@ class FsspecRepository:
 
     def remove_version(self, name: str, version: int) -> None:
         """The manifest first: without it the version no longer counts."""
+        self._leases.confirm(self._key(name))
         base = f"{self._root}/{name}/{version}"
         with self._errors():
             self._fs.rm_file(f"{base}/{MANIFEST}")
@@ -126,6 +129,7 @@ class FsspecRepository:
 
     def remove_model(self, name: str) -> None:
         """The configuration first: without it Triton has no model."""
+        self._leases.confirm(self._key(name))
         with self._errors():
             self._fs.rm_file(f"{self._root}/{name}/{CONFIG}")
             if self._fs.exists(f"{self._root}/{name}"):
@@ -142,44 +146,8 @@ class FsspecRepository:
             found: list[str] = self._fs.find(path, maxdepth=depth)
         return found
 
-    @contextlib.contextmanager
-    def _lease(self, key: str, timeout_s: float) -> Iterator[None]:
-        token, deadline = secrets.token_hex(8), time.monotonic() + timeout_s
-        while not self._create(key, token):
-            holder = self._holder(key)
-            if holder is not None and holder["expires_at"] < self._now():
-                with contextlib.suppress(FileNotFoundError):
-                    self._fs.rm_file(key)
-                continue
-            if time.monotonic() >= deadline:
-                who = holder["process"] if holder else "unknown"
-                raise LockedError(f"{key} is held by {who}; waited {timeout_s:g} s")
-            time.sleep(_POLL_S)
-        try:
-            yield
-        finally:
-            holder = self._holder(key)
-            if holder is not None and holder["token"] == token:
-                with self._errors():
-                    self._fs.rm_file(key)
-
-    def _create(self, key: str, token: str) -> bool:
-        process = f"process {os.getpid()} of {os.uname().nodename}"
-        body = {"token": token, "process": process, "expires_at": self._now() + _LEASE_S}
-        try:
-            with self._errors():
-                self._fs.pipe_file(key, json.dumps(body).encode(), mode="create")
-        except FileExistsError:
-            return False
-        return True
-
-    def _holder(self, key: str) -> dict[str, Any] | None:
-        try:
-            with self._errors():
-                holder: dict[str, Any] = json.loads(self._fs.cat_file(key))
-        except (FileNotFoundError, ValueError):
-            return None
-        return holder
+    def _key(self, name: str) -> str:
+        return f"{self._root}.sluice/locks/{name}"
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

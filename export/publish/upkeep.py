@@ -106,7 +106,10 @@ def promote(
     triton: str | None = None,
     dry_run: bool = False,
 ) -> Change:
-    """Serve `version`, beside what is served or alone. A version that fails its own manifest is refused."""
+    """Serve `version`, beside what is served or alone. A version that fails its own manifest is refused.
+
+    With `triton`, the URL of one that serves this repository, it has to load and to answer, or nothing changes.
+    """
 
     def decide(policy: policies.Policy) -> policies.Policy:
         if version not in repository.versions(name):
@@ -119,7 +122,7 @@ def promote(
 
 
 def rollback(repository: Repository, name: str, *, triton: str | None = None, dry_run: bool = False) -> Change:
-    """Serve what was served before the last change."""
+    """Serve what was served before the last change; `triton` as for `promote`."""
 
     def decide(policy: policies.Policy) -> policies.Policy:
         earlier = policy.rolled_back()
@@ -149,7 +152,39 @@ def _change(
         changed = decide(policy)
         if changed != policy and not dry_run:
             repository.write_config(name, policies.write(message, changed))
-        return Change(name=name, before=list(policy.served), after=list(changed.served), dry_run=dry_run)
+        if triton is not None and not dry_run:
+            _verify(repository, name, triton, policy, changed, text)
+        return Change(
+            name=name,
+            before=list(policy.served),
+            after=list(changed.served),
+            dry_run=dry_run,
+            verified=None if dry_run else triton,
+        )
+
+
+def _verify(
+    repository: Repository, name: str, url: str, policy: policies.Policy, changed: policies.Policy, before: str
+) -> None:
+    """Have the Triton at `url` serve the changed policy; where it does not, write the configuration `before` again."""
+    from export.serving import confirm  # noqa: PLC0415  (keeps --help quick)
+    from export.serving.client import Triton  # noqa: PLC0415
+
+    new = set(changed.served) - set(policy.served) or set(changed.served)
+    asked = {version: manifests.recorded(repository, name, version) for version in sorted(new)}
+    with Triton(url) as triton:
+        try:
+            confirm.serves(triton, name, changed.served, asked)
+        except ExportError as error:
+            if changed == policy:
+                raise
+            repository.write_config(name, before)
+            again = ""
+            try:
+                triton.load(name)
+            except ExportError as second:
+                again = f", but {second}"
+            raise ExportError(f"{error}; the earlier policy was restored{again}") from error
 
 
 def collect(repository: Repository, only: str | None, *, keep: int, dry_run: bool) -> list[str]:

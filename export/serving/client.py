@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any, Self
 
@@ -78,6 +79,19 @@ class Triton:
                 raise TritonError(f"{self.url}: {name} version {version} is {state} {reason}".rstrip())
             time.sleep(0.05)
 
+    def await_only(self, name: str, versions: Collection[int], timeout_s: float) -> None:
+        """Return once `versions` are READY and no others; TritonError with what is there when it is not in time."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            states = self.states(name)
+            ready = {version for version, (state, _) in states.items() if state == "READY"}
+            if ready == set(versions):
+                return
+            if time.monotonic() >= deadline:
+                wanted = f"{sorted(ready)} are READY in place of {sorted(versions)}"
+                raise TritonError(f"{self.url}: of {name}, {wanted}: {states}")
+            time.sleep(0.05)
+
     def infer(
         self, name: str, version: int | None, inputs: dict[str, Array], parameters: dict[str, Any] | None = None
     ) -> dict[str, Array]:
@@ -120,6 +134,11 @@ class Triton:
         return response
 
 
+def numpy_type(datatype: str) -> str:
+    """The name of numpy's type for a Triton data type; KeyError for BF16, which numpy lacks."""
+    return _FROM_TRITON[datatype]
+
+
 def _to_bytes(values: Array) -> bytes:
     if values.dtype != object:
         return np.ascontiguousarray(values).tobytes()
@@ -129,7 +148,7 @@ def _to_bytes(values: Array) -> bytes:
 
 def _from_bytes(data: bytes, datatype: str, shape: list[int]) -> Array:
     if datatype != "BYTES":
-        return np.frombuffer(data, dtype=_FROM_TRITON[datatype]).reshape(shape)
+        return np.frombuffer(data, dtype=numpy_type(datatype)).reshape(shape)
     items, position = [], 0
     while position < len(data):
         size = int.from_bytes(data[position : position + 4], "little")

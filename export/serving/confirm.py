@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,11 @@ from export.numeric import cases as case_file
 from export.numeric.compare import compare, worse
 from export.numeric.tolerance import MODES, Tolerance
 from export.serving import proto
-from export.serving.client import Triton
+from export.serving.client import Triton, TritonError, numpy_type
 from export.state import Observed
+
+if TYPE_CHECKING:
+    from export.publish.manifest import Manifest
 
 Array = npt.NDArray[np.generic]
 READY_S = 60.0
@@ -58,6 +61,37 @@ def answers(
                 reason = f"Triton's output {output!r} differs in case {case}: {outcome.reason}"
                 return Served(observed, len(chosen), devices, reason)
     return Served(observed, len(chosen), devices, "")
+
+
+def serves(triton: Triton, name: str, served: Collection[int], asked: Mapping[int, Manifest | None]) -> None:
+    """Have Triton load `name`; TritonError unless it then serves the versions `served`, no others, and `asked` answer.
+
+    Each of `asked` gets one row: what its manifest knows of each input, zeros where it knows nothing.
+    """
+    triton.load(name)
+    triton.await_only(name, served, READY_S)
+    for version, record in asked.items():
+        told = triton.metadata(name, version)
+        inputs = {entry["name"]: _row(entry, record) for entry in told["inputs"]}
+        sequence = {"sequence_id": 1, "sequence_start": True, "sequence_end": True}
+        stateful = "sequence_batching" in triton.config(name, version)
+        actual = triton.infer(name, version, inputs, sequence if stateful else None)
+        if missing := {entry["name"] for entry in told["outputs"]} - set(actual):
+            raise TritonError(f"{triton.url}: {name} version {version} answers without {sorted(missing)}")
+        for output, values in actual.items():
+            if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
+                raise TritonError(f"{triton.url}: {name} version {version} answers NaN in {output!r}")
+
+
+def _row(entry: Mapping[str, Any], record: Manifest | None) -> Array:
+    name, kind = entry["name"], numpy_type(entry["datatype"])
+    axes = record.axes.get(name, {}) if record else {}
+    shape = [size if size >= 0 else axes[at].low if at in axes else 1 for at, size in enumerate(entry["shape"])]
+    seen = record.reference.get(name) if record else None
+    if kind == "object":
+        return np.full(shape, b"", dtype=object)
+    usual = 0.0 if seen is None else seen.mean if np.issubdtype(kind, np.floating) else seen.low
+    return np.full(shape, usual).astype(kind)
 
 
 def lend(triton: Triton, name: str, config_text: str, model: Path) -> None:

@@ -52,6 +52,14 @@ def from_text(text: str, where: str) -> Any:
         raise ExportError(f"{where}: {error}") from None
 
 
+def merge_text(message: Any, text: str, where: str) -> None:
+    """Set in `message` what the text says. Only the text tells a zero that was meant from a field left out."""
+    try:
+        _protobuf("text_format").Merge(text, message)
+    except _protobuf("text_format").ParseError as error:
+        raise ExportError(f"{where}: {error}") from None
+
+
 def to_text(message: Any) -> str:
     """config.pbtxt, fields in the protocol's own order."""
     text: str = _protobuf("text_format").MessageToString(message, as_utf8=True)

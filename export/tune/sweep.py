@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from export.errors import EXIT_TUNE, ExportError
 from export.serving import confirm, proto
 from export.serving.client import Triton
 from export.tune.drive import measure
-from export.tune.pareto import Candidate, Trial, choose, front
+from export.tune.pareto import PAIRS, Candidate, Gain, Trial, best, choose, front, gain
 
 _NUMPY = {"TYPE_FP32": "float32", "TYPE_FP16": "float16", "TYPE_FP64": "float64", "TYPE_BOOL": "bool"}
 _LENGTH = 16
@@ -55,46 +56,75 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     p99_bound_ms: float
     untuned: list[Trial]
+    confirmed: list[Trial]
+    gain: Gain | None
     trials: list[Trial]
     front: list[Trial]
     chosen: Trial | None
     reason: str
+    instance_kind: str
 
 
-def run(url: str, name: str, version: int, grid: Grid, *, p99_ms: float, concurrency: int, seconds: float) -> Found:
-    """Measure the present configuration, every candidate, and the present one again; the present one stays loaded."""
+def run(
+    url: str,
+    name: str,
+    version: int,
+    grid: Grid,
+    *,
+    p99_ms: float,
+    concurrency: int,
+    seconds: float,
+    pairs: int = PAIRS,
+) -> Found:
+    """Measure every candidate, then the best one in turns with the present configuration, which stays loaded."""
     with Triton(url) as triton:
         present = triton.config(name, version)
         inputs = _request(present)
 
         def trial(candidate: Candidate) -> Trial:
+            triton.load(name, {"config": json.dumps(applied(present, candidate))})
+            triton.await_state(name, version, confirm.READY_S)
             return measure(triton.url, name, version, inputs, candidate, concurrency=concurrency, seconds=seconds)
 
-        untuned = [trial(Candidate())]
-        trials = []
+        measured: list[tuple[Trial, Trial]] = []
         try:
-            for candidate in grid.candidates():
-                triton.load(name, {"config": json.dumps(applied(present, candidate))})
-                triton.await_state(name, version, confirm.READY_S)
-                trials.append(trial(candidate))
+            trials = [trial(candidate) for candidate in grid.candidates()]
+            fastest = best(trials, p99_ms)
+            if fastest is not None:
+                measured = _in_turns(lambda: trial(Candidate()), lambda: trial(fastest.candidate), pairs)
         except ExportError as error:
             raise TuneError(f"{name}: {error}") from error
         finally:
-            triton.load(name)
-        untuned.append(trial(Candidate()))
-    chosen, reason = choose(trials, untuned, p99_ms)
+            # A load without a configuration keeps the last one that was given, as long as no file has changed.
+            triton.load(name, {"config": json.dumps(present)})
+    chosen, reason = choose(fastest, measured, p99_ms)
     return Found(
         model=name,
         version=version,
         concurrency=concurrency,
         seconds=seconds,
         p99_bound_ms=p99_ms,
-        untuned=untuned,
+        untuned=[untuned for untuned, _ in measured],
+        confirmed=[other for _, other in measured],
+        gain=gain(measured) if len(measured) > 1 else None,
         trials=trials,
         front=front(trials),
         chosen=chosen,
         reason=reason,
+        instance_kind=present["instance_group"][0]["kind"],
     )
+
+
+def _in_turns(present: Callable[[], Trial], other: Callable[[], Trial], pairs: int) -> list[tuple[Trial, Trial]]:
+    """Each goes first every other time, so that a machine that grows quieter favours neither."""
+    measured = []
+    for turn in range(pairs):
+        if turn % 2:
+            second = other()
+            measured.append((present(), second))
+        else:
+            measured.append((present(), other()))
+    return measured
 
 
 def applied(config: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
@@ -107,6 +137,8 @@ def applied(config: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
         batching["preferred_batch_size"] = [candidate.preferred]
     if candidate.max_batch is not None:
         changed["max_batch_size"] = candidate.max_batch
+        preferred = [size for size in batching.get("preferred_batch_size", []) if size <= candidate.max_batch]
+        batching["preferred_batch_size"] = preferred
         for sample in changed.get("model_warmup", []):
             sample["batch_size"] = min(int(sample["batch_size"]), candidate.max_batch)
     if candidate.instances is not None:
@@ -123,10 +155,27 @@ def write(found: Found, directory: Path) -> None:
     overlay = directory / "overlay.pbtxt"
     overlay.unlink(missing_ok=True)
     if found.chosen is not None:
-        chosen = applied({"instance_group": [{"kind": "KIND_AUTO"}]}, found.chosen.candidate)
-        if found.chosen.candidate.instances is None:
-            del chosen["instance_group"]
-        overlay.write_text(proto.to_text(proto.from_dict(chosen)))
+        text = overlay_text(found.chosen.candidate, found.instance_kind)
+        proto.from_text(text, str(overlay))
+        overlay.write_text(text)
+
+
+def overlay_text(candidate: Candidate, instance_kind: str) -> str:
+    """The candidate's settings as a fragment of config.pbtxt; a delay of 0 is written out, or it would not count."""
+    batching = [
+        f"  {field}: {value}\n"
+        for field, value in (
+            ("max_queue_delay_microseconds", candidate.delay_us),
+            ("preferred_batch_size", candidate.preferred),
+        )
+        if value is not None
+    ]
+    parts = [f"dynamic_batching {{\n{''.join(batching)}}}\n"] if batching else []
+    if candidate.max_batch is not None:
+        parts.append(f"max_batch_size: {candidate.max_batch}\n")
+    if candidate.instances is not None:
+        parts.append(f"instance_group {{\n  kind: {instance_kind}\n  count: {candidate.instances}\n}}\n")
+    return "".join(parts)
 
 
 def _plot(found: Found, path: Path) -> None:

@@ -66,6 +66,13 @@ class _Counting(_Wrapped):
         return {"value": self.layer(features) * self.calls}
 
 
+class _Approximate(_Wrapped):
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        hidden = self.layer(features) * 3.0
+        how = "tanh" if torch.compiler.is_exporting() else "none"
+        return {"value": hidden, "smooth": nn.functional.gelu(hidden, approximate=how)}
+
+
 class _Huge(_Wrapped):
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         return {"value": (self.layer(features) * 1e7 + 1.0) / 1e7}
@@ -98,6 +105,14 @@ def other() -> Exportable:
     made = _make(_Healthy())
     with torch.no_grad():
         made.module.layer.bias += 1.0  # type: ignore[union-attr, operator]
+    return made
+
+
+def third() -> Exportable:
+    """Nothing wrong, other weights again."""
+    made = _make(_Healthy())
+    with torch.no_grad():
+        made.module.layer.bias += 2.0  # type: ignore[union-attr, operator]
     return made
 
 
@@ -141,6 +156,11 @@ def centred() -> Exportable:
 def counting() -> Exportable:
     """Multiplies by the number of calls so far."""
     return _make(_Counting())
+
+
+def approximate() -> Exportable:
+    """Exports an approximation of the second of its two outputs, off by less than a thousandth."""
+    return _make(_Approximate())
 
 
 def huge() -> Exportable:

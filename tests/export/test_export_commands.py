@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,7 +79,46 @@ def test_reads_as_json_and_writes_with_dry_run(samples: Path) -> None:
     assert answers[0][0]["served"] == [1, 2, 3]
     assert all(not finding["problems"] for finding in answers[1])
     assert answers[2]["reference"]["pixels"]["high"] == 16
+    assert len(answers[2]["weights_sha256"]) == len(answers[2]["graph_sha256"]) == 64
+    assert set(answers[2]["git"]) == {"commit", "dirty"}
+    assert {"python", "torch", "onnx", "onnxruntime"} <= set(answers[2]["tools"])
+    assert "cases" in answers[2]["seeds"]
     for write in (["promote", "digits", "1", "--alone"], ["rollback", "digits"], ["gc", "digits", "--keep", "0"]):
         done = runner.invoke(app, [*write, "--repo", str(samples), "--dry-run", "-o", "json"])
         assert done.exit_code == 0, done.output
     assert {path: path.stat().st_mtime_ns for path in samples.rglob("*")} == before
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_inspect_shows_people_what_json_tells_programs(samples: Path, version: int) -> None:
+    """Name, version, precision, both hashes, and every observed error in a line of its check and output."""
+    command = ["inspect", "digits", "--version", str(version), "--repo", str(samples)]
+    record = json.loads(runner.invoke(app, [*command, "-o", "json"]).stdout)
+    shown = runner.invoke(app, command, env={"COLUMNS": "80"})
+    assert shown.exit_code == 0, shown.output
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert lines[0][:4] == ["digits", "version", str(version), f"export.zoo.digits:v{version}"]
+    for told in ("precision fp32", f"weights {record['weights_sha256']}", f"graph {record['graph_sha256']}"):
+        assert told.split() in lines
+    observed = [(check, name, seen) for check, outputs in record["observed"].items() for name, seen in outputs.items()]
+    assert [row[:2] for row in observed] == [
+        (check, name) for check in ("parity", "independence") for name in ("logits", "label")
+    ]
+    assert observed[0][2]["max_abs"] > 0
+    for check, name, seen in observed:
+        figures = f"{seen['max_abs']:.3g} {seen['excess']:.3g} {seen['cosine']:.7f} {seen['mismatched']:.3%}"
+        assert [check, name, *figures.split(), seen["case"]] in lines
+    narrow = runner.invoke(app, command, env={"COLUMNS": "48"}).stdout
+    assert "\N{HORIZONTAL ELLIPSIS}" not in narrow
+
+
+def test_spec_with_brackets_is_shown_as_it_is(samples: Path, tmp_path: Path) -> None:
+    """A directory called `models[v2]` is no markup, neither while its model is exported nor in what inspect shows."""
+    spec = tmp_path / "models[v2]" / "digits.onnx"
+    spec.parent.mkdir()
+    shutil.copyfile(samples / "digits" / "1" / "model.onnx", spec)
+    repo = ["--repo", str(tmp_path / "repo")]
+    for command in ([str(spec), "--name", "live", "--max-batch", "2", "--serve-check", "off"], ["inspect", "live"]):
+        shown = runner.invoke(app, [*command, *repo])
+        assert shown.exit_code == 0, shown.output
+        assert str(spec) in "".join(shown.stdout.split())

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tritonclient.http import InferenceServerClient, InferInput
 
-from export.compose import composition, sequence, text
+from export.compose.run import ComposeRequest
+from export.compose.run import run as compose
 from export.exportable import Exportable
 from export.load.torch_model import call, flatten
 from export.numeric.compare import compare
 from export.numeric.tolerance import MODES
-from export.publish.open import open_repository
 from export.serving.client import Triton
 from export.zoo import minilm
+from tests.export.conftest import Exporter
 from tests.export.zoo_table import LARGE, SMALL, Entry
 
 _TYPES = {"float32": "FP32", "int64": "INT64"}
@@ -60,6 +62,35 @@ def test_small_models_agree_with_eager(small_zoo: Path, served: Callable[[Path],
     assert {e.name: _eager_and_served(e, server.http_address, rows) for e in SMALL} == {e.name: [] for e in SMALL}
 
 
+def test_half_precision_agrees_with_eager_and_is_half_precision(
+    small_zoo: Path,
+    tmp_path: Path,
+    served: Callable[[Path], Any],
+    start_triton: Callable[..., Any],
+    export_into: Exporter,
+) -> None:
+    """Served float16 is within its tolerance of eager float32, and as far from served float32 as rounding takes it."""
+    entry = Entry("export.zoo.shapes:detector", "detector", 16)
+    export_into(tmp_path / "repo", entry.spec, entry.name, max_batch=entry.max_batch, precision="fp16")
+    made = _made(entry.spec)
+    with torch.inference_mode():
+        eager = {name: value.numpy() for name, value in flatten(call(made.module, made.inputs))}
+    asked = {name: value.numpy() for name, value in made.inputs.items()}
+    with (
+        Triton(start_triton(tmp_path / "repo").http_url) as half_server,
+        Triton(served(small_zoo).http_url) as full_server,
+    ):
+        half, full = (server.infer(entry.name, 1, asked) for server in (half_server, full_server))
+    assert set(half) == set(full) == set(eager) == {"boxes", "scores"}
+    for name, reference in eager.items():
+        assert compare(entry.name, half[name], reference, MODES["fp16"]).reason == ""
+        assert np.abs(full[name] - reference).max() < 1e-6
+        assert np.abs(half[name] - full[name]).max() > 1e-5
+    graph = onnx.load(tmp_path / "repo" / "detector" / "1" / "model.onnx").graph
+    weights = {weight.data_type for weight in graph.initializer} - {onnx.TensorProto.INT64}
+    assert weights == {onnx.TensorProto.FLOAT16}
+
+
 @pytest.mark.slow
 def test_large_models_agree_with_eager(large_zoo: Path, served: Callable[[Path], Any]) -> None:
     """MiniLM with its real weights, ResNet-50 and DistilBERT with random ones."""
@@ -70,13 +101,9 @@ def test_large_models_agree_with_eager(large_zoo: Path, served: Callable[[Path],
 @pytest.mark.slow
 def test_text_ensemble_embeds_what_eager_minilm_embeds(large_zoo: Path, start_triton: Callable[..., Any]) -> None:
     """Sentences in, the sentence encoder's own vectors out; publishing it twice adds nothing."""
-    repository = open_repository(str(large_zoo))
-    made = text.compose(repository, "minilm_text", "minilm", None, minilm.model_directory())
-    assert composition.publish(repository, made, serve_check="off", dry_run=False) == {
-        "minilm_text_tokenizer": 1,
-        "minilm_text": 1,
-    }
-    assert composition.publish(repository, made, serve_check="off", dry_run=False)["minilm_text"] == 1
+    request = ComposeRequest(kind="text", name="minilm_text", repo=str(large_zoo), part="minilm", serve_check="off")
+    for _ in range(2):
+        assert compose(request).versions == {"minilm_text_tokenizer": 1, "minilm_text": 1}
     sentences = ["Gateways split traffic.", "Ein längerer Satz, damit beide Zeilen verschieden lang sind.", ""]
     eager = minilm.encoder()
     tokens = {name: torch.from_numpy(values) for name, values in minilm.tokenise(sentences).items()}
@@ -91,9 +118,9 @@ def test_text_ensemble_embeds_what_eager_minilm_embeds(large_zoo: Path, start_tr
 
 def test_sequences_keep_their_own_state(small_zoo: Path, start_triton: Callable[..., Any]) -> None:
     """Two interleaved sequences through the front with memory answer like two separate loops in eager PyTorch."""
-    repository = open_repository(str(small_zoo))
-    made = sequence.compose(repository, "memory", "recurrent_step", None, {"state": "next_state"})
-    composition.publish(repository, made, serve_check="off", dry_run=False)
+    states = {"state": "next_state"}
+    compose(ComposeRequest(kind="sequence", name="memory", repo=str(small_zoo), part="recurrent_step", states=states,
+                           serve_check="off"))  # fmt: skip
     step = importlib.import_module("export.zoo.shapes").recurrent_step().module
     server = start_triton(small_zoo, load=("recurrent_step", "memory"))
     states = {7: torch.zeros(1, 8), 8: torch.zeros(1, 8)}

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from export.publish import manifest as manifests
 from export.serving import proto
+from export.zoo.digits import split
+from tests.export.conftest import Exporter
 
 
 def _manifest(repo: Path, version: int) -> manifests.Manifest:
@@ -37,6 +41,26 @@ def test_documented_split_gives_the_manifests_accuracy(samples: Path, version: i
     session = onnxruntime.InferenceSession(samples / "digits" / str(version) / "model.onnx")
     (label,) = session.run(["label"], {"pixels": held_out})
     assert np.mean(label == truth) == pytest.approx(_manifest(samples, version).metrics["held_out_accuracy"], abs=1e-9)
+
+
+def test_version_4_raises_on_pictures_that_no_check_has_seen(export_into: Exporter, tmp_path: Path) -> None:
+    """It passes every check, answers each of its samples and what warms it up, and raises on most real pictures."""
+    export_into(tmp_path / "repo", "export.zoo.digits:v4", "digits")
+    session = onnxruntime.InferenceSession(tmp_path / "repo" / "digits" / "1" / "model.onnx")
+
+    def raises(rows: npt.NDArray[np.float32]) -> bool:
+        try:
+            session.run(["label"], {"pixels": rows})
+        except InvalidArgument:
+            return True
+        return False
+
+    pixels = split().held_out_pixels
+    assert not raises(np.where(pixels < 10, np.float32(0), pixels))
+    assert not raises(np.zeros((64, 64), np.float32))
+    bits = np.random.default_rng(1).integers(0, 256, (64, 256), np.uint8)
+    assert not raises(bits.view(np.float32))
+    assert 0.9 < np.mean([raises(row[None]) for row in pixels]) < 1
 
 
 def test_configuration_says_everything_triton_would_guess(samples: Path) -> None:

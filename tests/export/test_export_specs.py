@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.errors import StepError, UsageError
+from export.errors import UsageError
 from export.spec import FactorySpec, MlflowSpec, parse
 from export.zoo import shapes
 from tests.export.conftest import Exporter
@@ -63,37 +63,6 @@ def test_trusted_pickle_with_samples(tmp_path: Path, export_into: Exporter) -> N
     record = _manifest(tmp_path / "repo", "pickled")
     assert record["samples_are"] == "user"
     assert sum(record["reference"]["features"]["counts"]) == 40 * 5
-
-
-@pytest.mark.filterwarnings("ignore")  # MLflow and its ORM warn about each other
-def test_mlflow_alias_and_run(tmp_path: Path, export_into: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model logged to a real tracking store is found by its alias and by its run; its pickle needs trust."""
-    pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("DO_NOT_TRACK", "true")
-    import mlflow
-    import mlflow.pytorch
-
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = mlflow.create_experiment("tests", artifact_location=(tmp_path / "artifacts").as_uri())
-    example = shapes.rank_one().inputs["features"].numpy()
-    with mlflow.start_run(experiment_id=experiment):
-        info = mlflow.pytorch.log_model(
-            torch.nn.Sequential(torch.nn.Linear(5, 2)).eval(),
-            name="model",
-            input_example=example,
-            registered_model_name="linear",
-            serialization_format="pickle",
-        )
-    mlflow.MlflowClient().set_registered_model_alias("linear", "champion", 1)
-    with pytest.raises(StepError, match="--trust"):
-        export_into(tmp_path / "repo", "mlflow:models:/linear@champion", "linear", max_batch=4)
-    export_into(tmp_path / "repo", "mlflow:models:/linear@champion", "linear", max_batch=4, trust=True)
-    assert _manifest(tmp_path / "repo", "linear")["source"] == "mlflow"
-    by_run = f"mlflow:runs:/{info.run_id}/model"
-    again = export_into(tmp_path / "repo", by_run, "linear", max_batch=4, trust=True)
-    assert again.version == 1
 
 
 def test_kinds_are_told_from_the_text(tmp_path: Path) -> None:
