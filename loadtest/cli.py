@@ -2,7 +2,7 @@
 
 import typer
 
-from loadtest import cli_knee, cli_overhead, cli_resilience, cli_run
+from loadtest import cli_knee, cli_overhead, cli_proof, cli_resilience, cli_run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,5 +15,6 @@ app.command()(cli_knee.knee)
 app.command()(cli_knee.ceiling)
 app.command()(cli_run.scenarios)
 app.command()(cli_run.worker)
+app.command()(cli_proof.proof)
 app.command()(cli_overhead.overhead)
 app.command()(cli_resilience.resilience)

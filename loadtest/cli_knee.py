@@ -6,19 +6,18 @@ from typing import Annotated
 import msgspec
 import typer
 
+from loadtest import ceiling as ceiling_of
 from loadtest import errors as codes
 from loadtest import knee as kneeing
-from loadtest import machine, results, scenario_file
+from loadtest import machine, probing, results, scenario_file
 from loadtest.cli_output import Format, MarkdownOption, OutputOption, err, errors, out, print_json, typed, write_text
 from loadtest.cli_run import HostOption, ProcessesOption, ScenarioOption
 from loadtest.errors import UsageError
 from loadtest.execute import Options, execute
 from loadtest.locust_process import Workers
-from loadtest.overhead import stub
 from loadtest.plan import Arm
 from loadtest.report import markdown
 from loadtest.report.terminal import number, progress_bar
-from loadtest.scenario import Scenario, Steady, changed
 
 
 class KneeReport(msgspec.Struct, frozen=True):
@@ -31,25 +30,10 @@ class KneeReport(msgspec.Struct, frozen=True):
     machine: dict[str, object]
 
 
-class Ceiling(msgspec.Struct, frozen=True):
-    """What one Locust configuration can send at most, against a stub that costs next to nothing.
-
-    `per_cpu_second` is what one core gives when it is not shared, whatever else runs on the machine.
-    """
-
-    processes: int
-    encoding: str
-    arrivals: str
-    rate_per_s: float
-    per_cpu_second: float
-    p50_ms: float | None
-    cpu_shares: list[float]
-
-
 class CeilingReport(msgspec.Struct, frozen=True):
     """What `ceiling --json` stores."""
 
-    ceilings: list[Ceiling]
+    ceilings: list[ceiling_of.Ceiling]
     machine: dict[str, object]
 
 
@@ -57,7 +41,10 @@ def knee(
     *,
     host: HostOption,
     scenario: ScenarioOption = "digits-open",
-    low: Annotated[float, typer.Option("--from", min=1, help="Lowest rate, requests/s.")] = 200.0,
+    low: Annotated[
+        float | None,
+        typer.Option("--from", min=1, help="Lowest rate, requests/s (default: the lowest that a probe can judge)."),
+    ] = None,
     high: Annotated[float, typer.Option("--to", min=1, help="Highest rate, requests/s.")] = 20_000.0,
     each: Annotated[float, typer.Option(min=3, help="Seconds of every probe, 1 of them warm-up.")] = 10.0,
     precision: Annotated[float, typer.Option(min=0.01, max=1, help="Stop when the answer is known this well.")] = 0.05,
@@ -74,24 +61,21 @@ def knee(
     with errors():
         base = scenario_file.load_scenario(scenario)
         need = kneeing.lowest_judgeable(base.objectives, each - 1)
-        if low < need:
+        if low is not None and low < need:
             raise UsageError(
                 f"--from {low:g}: {each:g} s are too short to judge rates below {need:.0f}/s; raise --each"
             )
+        limits = kneeing.Range(max(need, 1.0) if low is None else low, high, precision)
         options = Options(arms=[Arm("host", host.rstrip("/"))], workers=Workers(processes=processes))
 
         def probe(rate: float) -> kneeing.Probe:
             with progress_bar(err, f"{rate:,.0f}/s") as progress:
-                return _probe(execute(_at(base, rate, each, connections), options, progress), rate)
+                return probing.probe(execute(probing.at(base, rate, each, connections), options, progress), rate)
 
         def show(p: kneeing.Probe) -> None:
-            why = f" ({'; '.join(p.reasons)})" if p.reasons else ""
-            latency = f"p50 {number(p.p50_ms)} ms, p99 {number(p.p99_ms)} ms"
-            err.print(
-                f"{p.rate_per_s:8,.0f}/s offered, {p.achieved_per_s:8,.0f}/s answered, {latency}: {p.verdict}{why}"
-            )
+            err.print(probing.line(p), markup=False)
 
-        answer, probes = kneeing.search(probe, kneeing.Range(low, high, precision), show)
+        answer, probes = kneeing.search(probe, limits, show)
         report = KneeReport(base.name, each, answer, probes, machine.describe("locust"))
         if json_file:
             results.write(json_file, report)
@@ -117,27 +101,8 @@ def ceiling(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Measure what Locust itself can send, against an nginx stub: no server can be shown to be faster than this."""
-    with errors(), stub.running() as port:
-        found: list[Ceiling] = []
-        for count in processes or [1, 2]:
-            for encoding in ("json", "binary"):
-                base = scenario_file.load_scenario(f"digits-{encoding}")
-                chosen = base.model_copy(update={"shape": Steady(level=users, duration_s=seconds), "objectives": ()})
-                arms = [Arm("stub", f"http://127.0.0.1:{port}")]
-                result = execute(chosen, Options(arms=arms, workers=Workers(processes=count)))
-                group = result.groups[0]
-                shares = result.generator.cpu_shares
-                found.append(
-                    Ceiling(
-                        count,
-                        encoding,
-                        base.arrivals,
-                        group.rate_per_s,
-                        group.rate_per_s / max(sum(shares), 1e-9),
-                        group.latency.p50_ms,
-                        shares,
-                    )
-                )
+    with errors():
+        found = ceiling_of.measure(processes or [1, 2], users=users, seconds=seconds)
         report = CeilingReport(found, machine.describe("locust", "geventhttpclient"))
         if json_file:
             results.write(json_file, report)
@@ -156,61 +121,12 @@ def ceiling(
 
 def _knee_page(report: KneeReport) -> str:
     rate = "none" if report.knee.rate_per_s is None else f"{report.knee.rate_per_s:,.0f} requests/s"
-    rows = [
-        (
-            number(p.rate_per_s), number(p.achieved_per_s), number(p.p50_ms), number(p.p99_ms), f"{p.error_rate:.3%}",
-            f"{p.generator_cpu:.0%}", f"{p.verdict} {'; '.join(p.reasons)}".strip(),
-        )
-        for p in report.probes
-    ]  # fmt: skip
-    head = ("offered/s", "answered/s", "p50 ms", "p99 ms", "errors", "generator CPU", "verdict")
     what = f"Highest rate that meets the objectives of `{report.scenario}`: **{rate}** ({report.knee.why}), "
-    parts = [what + f"from probes of {report.seconds_each:g} s each:", markdown.table(head, rows)]
+    parts = [what + f"from probes of {report.seconds_each:g} s each:", markdown.probes(report.probes)]
     return markdown.page("The knee", typed(), report.machine, parts)
 
 
 def _ceiling_page(report: CeilingReport) -> str:
-    rows = [
-        (
-            str(c.processes),
-            c.encoding,
-            number(c.rate_per_s),
-            number(c.p50_ms),
-            ", ".join(f"{s:.0%}" for s in c.cpu_shares),
-        )
-        for c in report.ceilings
-    ]
     what = "What Locust itself sends at most, against an nginx stub on the same machine: nothing faster can be shown."
-    return markdown.page(
-        "The load generator's own ceiling",
-        typed(),
-        report.machine,
-        [
-            what,
-            markdown.table(
-                ("processes", "body", "requests/s", "requests per CPU second", "p50 ms", "CPU of each process"), rows
-            ),
-        ],
-    )
-
-
-def _at(base: Scenario, rate: float, seconds: float, connections: int | None) -> Scenario:
-    """The scenario at one steady open rate."""
-    shape = {"kind": "steady", "level": rate, "duration_s": seconds}
-    more = {"connections": connections} if connections else {}
-    return changed(base, arrivals="open", warmup_s=1.0, shape=shape, **more)
-
-
-def _probe(result: results.Result, rate: float) -> kneeing.Probe:
-    group = result.groups[0]
-    verdict, reasons = kneeing.without_rate(result.objectives)
-    return kneeing.Probe(
-        rate_per_s=rate,
-        achieved_per_s=group.rate_per_s,
-        p50_ms=group.latency.p50_ms,
-        p99_ms=group.latency.p99_ms,
-        error_rate=group.error_rate,
-        generator_cpu=max(result.generator.cpu_shares, default=0.0),
-        verdict="error" if result.generator.missing else verdict,
-        reasons=reasons,
-    )
+    title = "The load generator's own ceiling"
+    return markdown.page(title, typed(), report.machine, [what, markdown.ceilings(report.ceilings)])

@@ -20,7 +20,7 @@ for _console in (out, err):
     if not _console.is_terminal:
         _console.width = 160  # a pipe has no width, and a table cut at 80 columns helps nobody
 _INTERRUPTED: Final = 130
-_FILE_OPTIONS: Final = {"--json", "--html", "--markdown", "--svg"}
+_FILE_OPTIONS: Final = {"--json", "--html", "--markdown", "--svg", "--folder", "--repository"}
 
 
 class Format(StrEnum):

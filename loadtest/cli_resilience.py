@@ -13,10 +13,9 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from loadtest import machine, objectives, results
+from loadtest import machine, objectives, results, servers
 from loadtest.cli_output import Format, OutputOption, err, errors, out, print_json
 from loadtest.errors import UsageError
-from loadtest.overhead import recipes
 from loadtest.resilience import figures, kill, markdown, overload, replica, restarts, shadow, slow
 from loadtest.resilience.figures import Figure, Place, Resilience, Settings
 
@@ -47,12 +46,12 @@ _FIGURES: Final[dict[Name, Callable[[Settings, Place], Figure]]] = {
 def resilience(
     *,
     figure: Annotated[list[Name] | None, typer.Argument(help="Which; may be several.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of them, in about eight minutes.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All of them, in about fifteen minutes.")] = False,
     seconds: Annotated[float, typer.Option(min=0.2, max=60, help="Length of one visit of a load.")] = 2.0,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds where arms are compared.")] = 8,
     slow_clients: Annotated[int, typer.Option(min=1, max=100_000, help="Slow clients at once.")] = 5000,
     idle_clients: Annotated[int, typer.Option(min=1, max=200_000, help="Idle clients at once.")] = 20_000,
-    restart: Annotated[int, typer.Option(min=3, max=1000, help="Restarts under load.")] = 20,
+    restart: Annotated[int, typer.Option(min=3, max=1000, help="Restarts of each kind under load.")] = 20,
     kills: Annotated[int, typer.Option(min=1, max=100, help="Tritons killed under load.")] = 3,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store the result here.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the page here.")] = None,
@@ -68,7 +67,7 @@ def resilience(
         names = list(Name) if every else list(dict.fromkeys(figure or ()))
         if not names:
             raise UsageError(f"name a figure ({', '.join(Name)}) or use --all")
-        recipes.command()
+        servers.sluice()
         if dry_run:
             out.print(f"figures: {', '.join(names)}")
             return

@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 
 from loadtest import locust_process, machine, objectives, results, selector, summary, triton_stats
+from loadtest.batch_watch import BatchWatch, period_s
 from loadtest.compare import compare
 from loadtest.driver.messages import Outcome, Progress
-from loadtest.errors import UnreachableError, UsageError
+from loadtest.errors import UnreachableError
 from loadtest.locust_process import Workers
 from loadtest.plan import Arm, Plan, make_plan
 from loadtest.scenario import Scenario
@@ -37,6 +38,7 @@ def execute(
 
     Raises:
         UnreachableError: an arm does not serve the models.
+        UsageError: the arms cannot take turns in a run of this length.
         BrokenRunError: the load could not be produced.
     """
     models = sorted({r.model for r in scenario.requests})
@@ -47,10 +49,12 @@ def execute(
     plan = make_plan(scenario, options.arms, arm_slice_s=options.arm_slice_s)
     notes: list[str] = []
     stats_url = options.stats_url or options.arms[0].url
-    before = _snapshot(stats_url, models, notes)
-    outcome = locust_process.run(plan, options.workers, on_progress)
-    after = _snapshot(stats_url, models, []) if before is not None else None
-    batches = triton_stats.difference(before, after) if before is not None and after is not None else None
+    watch = BatchWatch(lambda: triton_stats.snapshot(stats_url, models), period_s(plan.curve.duration_s))
+    with watch:
+        outcome = locust_process.run(plan, options.workers, on_progress)
+    batches = watch.found(started_at=outcome.started_at)
+    if watch.problem:
+        notes.append(watch.problem)
     return assemble(scenario, options, plan, outcome, batches=batches, notes=notes)
 
 
@@ -67,8 +71,6 @@ def assemble(
     slicing = plan.slicing
     counted = {arm.name: slicing.measured(i, scenario.warmup_s) for i, arm in enumerate(plan.arms)}
     seconds = {name: sum(e - s for s, e in map(slicing.span, slices)) for name, slices in counted.items()}
-    if not all(seconds.values()):
-        raise UsageError("the run is too short: each arm needs a slice after the warm-up")
     first = min(slices[0] for slices in counted.values())
     measured = [c for c in outcome.cells if c.slice >= first]
     offered = None
@@ -149,11 +151,3 @@ def _groups(cells: Sequence[summary.Cell], seconds: dict[str, float]) -> list[su
 def _offered(plan: Plan, slices: Sequence[int]) -> float:
     edges = np.array([plan.slicing.span(i) for i in slices], dtype=float)
     return float((plan.curve.cumulative(edges[:, 1]) - plan.curve.cumulative(edges[:, 0])).sum())
-
-
-def _snapshot(url: str, models: Sequence[str], notes: list[str]) -> triton_stats.Snapshot | None:
-    try:
-        return triton_stats.snapshot(url, models)
-    except ValueError as e:
-        notes.append(f"batch sizes are unknown: {e}")
-        return None

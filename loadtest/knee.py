@@ -7,13 +7,13 @@ from typing import Literal
 
 import msgspec
 
-from loadtest.objectives import Judgement, Objective, Verdict, worst
+from loadtest.objectives import Judgement, Objective, Verdict, requests_needed, worst
 
 Why = Literal["found", "above the range", "below the range", "undecided"]
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """One run at one rate. `verdict` leaves objectives on the rate out: the rate is what is searched."""
+    """One run at one rate, and the `requests` it had. `verdict` leaves objectives on the rate out: that is searched."""
 
     rate_per_s: float
     achieved_per_s: float
@@ -23,6 +23,7 @@ class Probe(msgspec.Struct, frozen=True):
     generator_cpu: float
     verdict: Verdict
     reasons: list[str]
+    requests: int = 0
 
 
 class Knee(msgspec.Struct, frozen=True):
@@ -30,6 +31,14 @@ class Knee(msgspec.Struct, frozen=True):
 
     rate_per_s: float | None
     why: Why
+
+
+class Side(msgspec.Struct, frozen=True):
+    """The knee of one way to a model, and how it was found."""
+
+    name: str
+    knee: Knee
+    probes: list[Probe]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +77,9 @@ def next_step(probes: Sequence[Probe], limits: Range) -> float | Knee:
 
 def lowest_judgeable(objectives: Sequence[Objective], seconds: float) -> float:
     """The rate below which a run of `seconds` is too short to judge the objectives, whatever the server does."""
-    needs = [0.0]
-    for o in objectives:
-        if o.metric == "error_rate" and o.below:
-            needs.append(3 / o.below)
-        elif o.metric == "latency_p99_ms":
-            needs.append(1000)
-        elif o.metric == "latency_p999_ms":
-            needs.append(10_000)
-    return 1.2 * max(needs) / seconds
+    need = max((requests_needed(o) for o in objectives), default=0.0)
+    # Some requests may fail, and arrivals are random: their number varies by its square root.
+    return max(1.2 * need, need + 4 * math.sqrt(need)) / seconds
 
 
 def without_rate(judgements: Sequence[Judgement]) -> tuple[Verdict, list[str]]:

@@ -99,20 +99,32 @@ def judge(objective: Objective, group: Group | None, *, instances: int, offered_
             return say(rate, "inconclusive", f"only {offered_per_s / instances:.0f}/s per instance were offered")
         return say(rate, "fail", f"{rate:.0f}/s per instance")
     assert objective.below is not None
+    need = requests_needed(objective)
     if objective.metric == "error_rate":
         if group.error_rate >= objective.below:
             return say(group.error_rate, "fail", f"{group.errors} of {group.requests} requests failed")
-        if group.requests * objective.below < _MIN_EVENTS:
-            need = int(_MIN_EVENTS / objective.below)
-            return say(group.error_rate, "inconclusive", f"{group.requests} requests, {need} are needed to tell")
+        if group.requests < need:
+            return say(group.error_rate, "inconclusive", f"{group.requests} requests, {need:.0f} are needed to tell")
         return say(group.error_rate, "pass", "")
     value: float | None = getattr(group.latency, objective.metric.removeprefix("latency_"))
     if value is None:
         return say(None, "no_data", "no request succeeded")
-    answers, q = group.requests - group.errors, _QUANTILES.get(objective.metric, 0.5)
-    if answers * (1 - q) < (_MIN_BEYOND if q > 0.5 else _MIN_EITHER_SIDE):
+    answers = group.requests - group.errors
+    if answers < need:
         return say(value, "inconclusive", f"{answers} answers are too few for this figure")
     return say(value, "pass" if value < objective.below else "fail", "")
+
+
+def requests_needed(objective: Objective) -> float:
+    """Requests (of latencies: answers) below which a verdict on an objective would be luck; 0 for a rate."""
+    if objective.metric == "rate_per_s":
+        return 0.0
+    if objective.metric == "error_rate":
+        assert objective.below is not None
+        return _MIN_EVENTS / objective.below
+    q = _QUANTILES.get(objective.metric, 0.5)
+    # Rounded: 1 - 0.99 is a little more than a hundredth.
+    return round((_MIN_BEYOND if q > 0.5 else _MIN_EITHER_SIDE) / (1 - q), 6)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

@@ -76,12 +76,18 @@ def make_plan(scenario: Scenario, arms: Sequence[Arm], *, arm_slice_s: float) ->
     """Build every body of the scenario and fix the width of time cells (a second, more for very long runs).
 
     Raises:
-        UsageError: two arms would have to take turns too often for the length of the run.
+        UsageError: the run is too long for so short turns of two arms, or too short for each to have one that counts.
     """
     curve = scenario.shape.curve()
     if len(arms) > 1 and curve.duration_s / arm_slice_s > MAX_SLICES:
         raise UsageError(f"{curve.duration_s:g} s in slices of {arm_slice_s:g} s are too many: lengthen the slices")
     width = arm_slice_s if len(arms) > 1 else max(1.0, float(-(-curve.duration_s // MAX_SLICES)))
+    slicing = Slicing(curve.duration_s, width, len(arms))
+    if not all(slicing.measured(arm, scenario.warmup_s) for arm in range(len(arms))):
+        raise UsageError(
+            f"{curve.duration_s:g} s are too short: each arm needs a slice of {width:g} s after "
+            f"{scenario.warmup_s:g} s of warm-up"
+        )
     return Plan(
         arms=list(arms),
         arrivals=scenario.arrivals,

@@ -16,13 +16,30 @@ from loadtest.summary import Cell, Group, select
 FORMAT: Final = "sluice.loadtest/1"
 
 
+class BatchMoment(msgspec.Struct, frozen=True):
+    """Batches of one stretch of a run, `start_s` to `end_s` seconds after its start, for each `model:version`.
+
+    `executions` maps size to number; `queue_ms` is the mean wait of a request in Triton's queue. A model that did
+    nothing in the stretch is left out.
+    """
+
+    start_s: float
+    end_s: float
+    executions: dict[str, dict[int, int]]
+    queue_ms: dict[str, float]
+
+
 class BatchSizes(msgspec.Struct, frozen=True):
-    """Batches that Triton formed during the run: size to number of executions, for each `model:version`."""
+    """Batches that Triton formed during the run: size to number of executions, for each `model:version`.
+
+    `series` has the same over time; its stretches add up to the whole.
+    """
 
     executions: dict[str, dict[int, int]]
     requests: dict[str, int]
     queue_ms: dict[str, float]
     compute_ms: dict[str, float]
+    series: list[BatchMoment] = []
 
 
 class GeneratorFacts(msgspec.Struct, frozen=True):

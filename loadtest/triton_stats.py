@@ -1,12 +1,13 @@
-"""Batches that Triton formed while the load ran, from the difference of its statistics before and after."""
+"""Batches that Triton formed while the load ran, from differences of its statistics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import httpx
 import msgspec
 
-from loadtest.results import BatchSizes
+from loadtest.results import BatchMoment, BatchSizes
 
 _TIMEOUT_S = 10.0
 
@@ -80,6 +81,23 @@ def difference(before: Snapshot, after: Snapshot) -> BatchSizes:
         infer = new.inference_stats.compute_infer
         compute[key] = _mean_ms(old.inference_stats.compute_infer if old else _Count(), infer)
     return BatchSizes(executions=executions, requests=requests, queue_ms=queue, compute_ms=compute)
+
+
+def series(samples: Sequence[tuple[float, Snapshot]], *, started_at: float) -> list[BatchMoment]:
+    """What happened from each snapshot to the next.
+
+    Args:
+        samples: snapshots with the moment of each, in order, in seconds since the epoch.
+        started_at: start of the run on the same clock; what ended before it is left out.
+    """
+    found: list[BatchMoment] = []
+    for (begun, before), (ended, after) in pairwise(samples):
+        if ended > started_at:
+            seen = difference(before, after)
+            executions = {model: sizes for model, sizes in seen.executions.items() if sizes}
+            queue = {model: seen.queue_ms[model] for model in executions}
+            found.append(BatchMoment(max(0.0, begun - started_at), ended - started_at, executions, queue))
+    return found
 
 
 def _mean_ms(old: _Count, new: _Count) -> float:

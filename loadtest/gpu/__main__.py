@@ -13,6 +13,7 @@ import typer
 
 from loadtest import machine
 from loadtest.cli_output import err, errors
+from loadtest.errors import BrokenRunError
 from loadtest.gpu import report, stack
 from loadtest.gpu.measure import Bench, Settings, worker_counts
 from loadtest.gpu.workspace import Workspace
@@ -20,7 +21,6 @@ from loadtest.gpu.workspace import Workspace
 # More is to be done: the code of sysexits.h for "try again later".
 EXIT_MORE: Final = 75
 _TERMINATED: Final = 128 + signal.SIGTERM
-_PACKAGES: Final = ("onnxruntime-gpu[cuda,cudnn]==1.31.1",)
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
 
@@ -34,7 +34,10 @@ def bench(
     each: Annotated[float, typer.Option(min=3, help="Seconds of each probe.")] = 8.0,
     compare: Annotated[float, typer.Option(min=8, help="Seconds of the comparison side by side.")] = 30.0,
     top: Annotated[float, typer.Option(min=1, help="Highest rate that is tried, requests/s.")] = 20_000.0,
-    processes: Annotated[int, typer.Option(min=1, help="Processes of the load generator.")] = 1,
+    within: Annotated[float, typer.Option(min=0.05, max=1, help="How well a knee is to be known.")] = 0.1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the load generator (default: a quarter of the cores).")
+    ] = None,
     budget: Annotated[float, typer.Option(min=30, help="Seconds until no new stage is begun.")] = 86_400.0,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="One short probe each: shows that it works, not how fast.")
@@ -42,7 +45,7 @@ def bench(
     folder: Annotated[Path, typer.Option(help="Where work and results are kept.")] = Path(".sluice/gpu-bench"),
     page: Annotated[Path | None, typer.Option(help="The document (default: docs/benchmarks/gpu-DEVICE.md).")] = None,
     wheels: Annotated[
-        Path | None, typer.Option(help="Install ONNX Runtime for GPUs from this directory first.")
+        Path | None, typer.Option(help="Install all wheels of this directory first, pieces of them too; no index.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results.")] = False,
     only_check: Annotated[bool, typer.Option("--check", help="Look at the machine, measure nothing.")] = False,
@@ -57,7 +60,7 @@ def bench(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     with errors():
         if wheels is not None:
-            stack.install(wheels, _PACKAGES)
+            stack.install(wheels)
         facts = {**machine.describe("sluice", "tritonclient", "locust", "torch"), "load": os.getloadavg()[2]}
         found = stack.check(cpu=cpu, processor=str(facts["cpu"]))
         err.print(f"{found.device}: ONNX Runtime {found.onnxruntime} with {found.provider}", markup=False)
@@ -71,7 +74,8 @@ def bench(
             each_s=each,
             compare_s=compare,
             top=top,
-            processes=processes,
+            processes=processes or max(1, int(facts["cores"]) // 4),
+            within=within,
             smoke=smoke,
         )
         settings.models()
@@ -82,8 +86,13 @@ def bench(
         done = workspace.run(made.stages(), budget, lambda text: err.print(text, markup=False))
         document = page or Path("docs/benchmarks") / f"gpu-{_slug('cpu' if cpu else found.device)}.md"
         report.write(document, found, settings, made, facts, _command())
-        err.print(f"{document} written" + ("" if done else ", with gaps"), markup=False)
-    if not done:
+        err.print(f"{document} written" + ("" if done.complete else ", with gaps"), markup=False)
+        if done.failed:
+            raise BrokenRunError(
+                "stages that failed (logs are in the folder; the same command tries them again):\n"
+                + "\n".join(f"- {key}: {reason.splitlines()[0]}" for key, reason in done.failed.items())
+            )
+    if not done.complete:
         raise typer.Exit(EXIT_MORE)
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from loadtest import errors, results
-from loadtest.gpu import models, servers
+from loadtest import errors, results, servers
+from loadtest.gpu import models
 from loadtest.gpu.models import Model
 from loadtest.gpu.watch import watching
 from loadtest.gpu.workspace import Stage, Workspace
@@ -21,6 +21,11 @@ DIRECT: Final = "direct"
 DELIVERY: Final = "canary and shadow"
 _EXPORT_S: Final = 480.0
 _START_S: Final = 60.0
+# Of a search: most probes, what starting each takes, how many may be beyond the knee and wait for late answers.
+_PROBES: Final = 18
+_PROBE_START_S: Final = 5.0
+_OVERLOADED: Final = 8
+_WAIT_S: Final = 12.0
 # The load that is compared: below the lowest knee, so that no side is judged in its overload.
 _SHARE: Final = 0.7
 
@@ -38,6 +43,7 @@ class Settings:
         compare_s: seconds of the comparison.
         top: highest rate that is tried.
         processes: of the load generator.
+        within: how well a knee is to be known, 0.1 for 10 %.
         smoke: one short probe each, to see that everything works; says nothing about speed.
     """
 
@@ -49,6 +55,7 @@ class Settings:
     compare_s: float
     top: float
     processes: int
+    within: float = 0.1
     smoke: bool = False
 
     def models(self) -> list[Model]:
@@ -84,23 +91,39 @@ class Bench:
         self._repository = self._folder / "repository"
 
     def stages(self) -> list[Stage]:
-        """All of them, cheapest knowledge first: exports, then for each model its knees and the comparison."""
+        """All of them, model by model: its export, its knees and the comparison."""
         s = self._settings
-        served = s.served()
-        found = [Stage(f"export-{name}", _EXPORT_S, lambda m=m, n=name: self._export(m, n)) for m, name in served]  # type: ignore[misc]
-        for model, name in served:
+        found: list[Stage] = []
+        for model, name in s.served():
+            ways = [key(name, arm) for arm in s.arms()]
+            export, load = f"export-{name}", key(name, "load")
+            later = [*ways, load]
+            found.append(
+                Stage(
+                    export,
+                    _EXPORT_S,
+                    lambda m=model, n=name: self._export(m, n),  # type: ignore[misc]
+                    # Results are small and outlive a machine; an exported model is large, may be gone, and is made
+                    # anew only for what is still to be measured.
+                    needed=lambda n=name, rest=later: self._export_needed(n, rest),  # type: ignore[misc]
+                )
+            )
             found += [
-                Stage(key(name, arm), self._knee_s, lambda m=model, n=name, a=arm: self._knee(m, n, a))  # type: ignore[misc]
-                for arm in s.arms()
+                Stage(stage, self._knee_s, lambda m=model, n=name, a=arm: self._knee(m, n, a), after=export)  # type: ignore[misc]
+                for stage, arm in zip(ways, s.arms(), strict=True)
             ]
             seconds = s.compare_s + _START_S
-            found.append(Stage(key(name, "load"), seconds, lambda m=model, n=name: self._load(m, n)))  # type: ignore[misc]
+            found.append(Stage(load, seconds, lambda m=model, n=name: self._load(m, n), after=export))  # type: ignore[misc]
         return found
+
+    def _export_needed(self, name: str, later: Sequence[str]) -> bool:
+        there = self._workspace.result(f"export-{name}") is not None and (self._repository / name / "1").is_dir()
+        return not there and any(self._workspace.result(stage) is None for stage in later)
 
     @property
     def _knee_s(self) -> float:
-        """About what a search takes: doublings and halvings over the range."""
-        return _START_S + 16 * (self._settings.each_s + 4)
+        """What a search takes at most: doublings and halvings over the range, with answers that are waited for."""
+        return _START_S + _PROBES * (self._settings.each_s + _PROBE_START_S) + _OVERLOADED * _WAIT_S
 
     def _export(self, model: Model, name: str) -> Mapping[str, Any]:
         device = "cpu" if self._settings.cpu else "gpu"
@@ -120,7 +143,7 @@ class Bench:
             watch = stack.enter_context(watching())
             servers.call(
                 "loadtest", "knee", "--host", host, "--scenario", str(self._scenario(model, name)),
-                "--from", f"{low:g}", "--to", f"{top:g}", "--precision", "0.1",
+                "--from", f"{low:g}", "--to", f"{top:g}", "--precision", f"{s.within:g}",
                 "--each", f"{s.each_s:g}", "--processes", str(s.processes), "--json", str(file),
                 log=self._log(key(name, arm)), timeout_s=self._knee_s,
                 fine=(0, errors.EXIT_MISSED, errors.EXIT_UNDECIDED),

@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from scipy import stats
+
+from loadtest.execute import SATURATED
 from loadtest.gpu.measure import DELIVERY, DIRECT, Bench, Settings
 from loadtest.gpu.stack import Stack
 from loadtest.report.plots import Picture
 
 _UNKNOWN: Final = "unknown"
+_CONFIDENCE: Final = 0.95
 _NO_GPU: Final = (
     "**No GPU was at hand.** These are figures of the same code with small models on a processor: they show that every "
     "stage runs and what the gateway adds there. What Sluice does in front of a GPU - its knees, batches, utilization "
@@ -61,7 +65,16 @@ def _objectives(settings: Settings) -> list[str]:
     lines = [
         (
             "A *knee* is the highest open-loop rate at which the objectives hold; latency counts from the intended "
-            "time of sending. Searches stop within 10 %, so smaller differences between knees mean nothing."
+            f"time of sending. Searches stop within {settings.within:.0%}, so smaller differences between knees mean "
+            "nothing. Where the load generator used its whole CPU at the rate that failed, the knee is its own; such "
+            "rows are marked."
+        ),
+        "",
+        (
+            "To tell 0.1 % of failures, a service's objective, from more takes 3,000 requests without one; a probe has "
+            f"{settings.each_s - 1:g} seconds, in which a slow model gets fewer. So a knee is held to the error rates "
+            "below, and each count of failures has beside it what the true rate is below with "
+            f"{_CONFIDENCE:.0%} confidence (Clopper and Pearson): what the figures show, and no more."
         ),
         "",
         "| model | objectives |",
@@ -74,22 +87,25 @@ def _objectives(settings: Settings) -> list[str]:
 
 
 def _knee_table(knees: Mapping[str, dict[str, Any] | None], *, gpu: bool) -> list[str]:
-    head = "| way | knee, requests/s | p50 there, ms | p99 there, ms |" + (
+    head = "| way | knee, requests/s | p50 there, ms | p99 there, ms | failed there |" + (
         " GPU busy, mean | GPU memory, MiB |" if gpu else ""
     )
     lines = [head, "|---" * head.count(" | ") + "|---|"]
     for arm, found in knees.items():
         shown = "straight to Triton" if arm == DIRECT else f"gateway, {arm}"
         if found is None:
-            lines.append(f"| {shown} | not measured | | |" + (" | |" if gpu else ""))
+            lines.append(f"| {shown} | not measured | | | |" + (" | |" if gpu else ""))
             continue
         rate = found["knee"]["rate_per_s"]
         at = next((p for p in found["probes"] if p["rate_per_s"] == rate and p["verdict"] == "pass"), None)
         why = "" if found["knee"]["why"] == "found" else f" ({found['knee']['why']})"
+        if any(p["verdict"] == "fail" and p["generator_cpu"] > SATURATED for p in found["probes"]):
+            why += " (the load generator's limit)"
         cells = [
             f"{rate:,.0f}{why}" if rate else f"none{why}",
             _ms(at["p50_ms"]) if at else "",
             _ms(at["p99_ms"]) if at else "",
+            failures(round(at["error_rate"] * at["requests"]), at["requests"]) if at else "",
         ]
         if gpu:
             seen = found["gpu"]
@@ -107,12 +123,12 @@ def _side_by_side(load: dict[str, Any] | None) -> list[str]:
             f"{load['rate']:,.0f} requests/s:"
         ),
         "",
-        "| | requests | errors | p50, ms | p99, ms |",
-        "|---|---|---|---|---|",
+        "| | failed | p50, ms | p99, ms |",
+        "|---|---|---|---|",
     ]
     for group in load["groups"]:
         latency = group["latency"]
-        row = (f"{group['requests']}", f"{group['errors']}", _ms(latency["p50_ms"]), _ms(latency["p99_ms"]))
+        row = (failures(group["errors"], group["requests"]), _ms(latency["p50_ms"]), _ms(latency["p99_ms"]))
         lines.append(f"| {_group(group)} | " + " | ".join(row) + " |")
     return [*lines, ""]
 
@@ -131,6 +147,12 @@ def _batches(load: dict[str, Any] | None, name: str) -> list[str]:
     rows = sum(size * count for size, count in counts.items())
     shares = ", ".join(f"{size}: {count / total:.1%}" for size, count in sorted(counts.items()))
     return [f"Batches that Triton formed in that run: {rows / total:.2f} rows on average ({shares})."]
+
+
+def failures(failed: int, requests: int) -> str:
+    """So many of so many requests, and the rate below which failures are with 95 % confidence."""
+    bound = float(stats.beta.ppf(_CONFIDENCE, failed + 1, requests - failed)) if failed < requests else 1.0
+    return f"{failed:,} of {requests:,} (below {100 * bound:.3g} %)"
 
 
 def _ms(value: float | None) -> str:

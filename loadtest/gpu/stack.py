@@ -1,17 +1,24 @@
 """What the benchmark needs of a machine: driver, CUDA libraries, ONNX Runtime, Triton; each with its remedy."""
 
 import json
+import os
 import shutil
+import site
 import subprocess
 import sys
+import sysconfig
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
-from loadtest.errors import MissingToolError
+from loadtest import servers
+from loadtest.errors import BrokenRunError, MissingToolError
 
+_PIP_S = 540.0
 _QUERY = "name,driver_version,memory.total,compute_cap"
 # Runs in a process of its own: a CUDA library that does not fit may end it.
 _PROBE = """
@@ -59,11 +66,15 @@ def check(*, cpu: bool, processor: str) -> Stack:
         MissingToolError: with every problem and what mends it, one a line.
     """
     problems: list[str] = []
+    if not cpu:
+        find_libraries()
     gpus = [] if cpu else _gpus(problems)
     if find_spec("pytriton") is None:
         problems.append("Triton is not installed: pip install --no-deps nvidia-pytriton==0.7.0 (make setup does it)")
     provider = "CPUExecutionProvider" if cpu else "CUDAExecutionProvider"
     version = _onnxruntime(provider, problems)
+    if not problems:
+        _triton(problems)
     if problems:
         raise MissingToolError("this machine cannot run the benchmark:\n" + "\n".join(f"- {p}" for p in problems))
     device = processor if cpu else " + ".join(sorted({gpu.name for gpu in gpus}))
@@ -89,6 +100,18 @@ def parse_gpu(line: str) -> Gpu:
     return Gpu(name, driver, int(float(memory)), compute)
 
 
+def _triton(problems: list[str]) -> None:
+    """Start it without a model: what it lacks (libpython, a numpy 1, glibc) is said at once, not after the exports."""
+    with tempfile.TemporaryDirectory(prefix="sluice-check-") as name:
+        folder = Path(name)
+        (folder / "repository").mkdir()
+        try:
+            with servers.triton(folder / "repository", None, folder / "triton.log"):
+                pass
+        except (BrokenRunError, MissingToolError) as error:
+            problems.append(f"Triton does not start: {error}")
+
+
 def _onnxruntime(provider: str, problems: list[str]) -> str:
     command = [sys.executable, "-c", _PROBE, provider]
     shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -110,19 +133,96 @@ def _onnxruntime(provider: str, problems: list[str]) -> str:
     return str(found["version"])
 
 
-def install(wheels: Path, packages: Sequence[str]) -> None:
-    """Puts packages from a directory of wheels into this environment, without asking any index.
+def find_libraries() -> None:
+    """Put the `nvidia/*/lib` directories of every place that Python looks into on the library path of all children.
+
+    ONNX Runtime itself looks only beside its own package, and Triton's helper processes see only one environment's
+    packages; the CUDA libraries may lie in another, as where a virtual environment was made on top of one.
+    """
+    places = [*sys.path, *site.getsitepackages(), sysconfig.get_paths()["purelib"]]
+    found = [
+        str(folder)
+        for place in dict.fromkeys(places)
+        if place
+        for folder in sorted(Path(place).glob("nvidia/*/lib"))
+        if folder.is_dir()
+    ]
+    known = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*known, *found])))
+
+
+def join(wheels: Path) -> list[Path]:
+    """Put wheels together that were carried in pieces, as `split -b 48M X.whl X.whl.part-` makes them.
+
+    Returns:
+        the wheels that were put together.
 
     Raises:
-        MissingToolError: a wheel is not there, or does not fit.
+        MissingToolError: a piece is missing, or damaged.
     """
+    pieces: dict[str, list[Path]] = {}
+    for piece in sorted(wheels.glob("*.whl.part-*")):
+        pieces.setdefault(piece.name.rpartition(".part-")[0], []).append(piece)
+    made = []
+    for name, parts in pieces.items():
+        whole = wheels / name
+        if whole.exists():
+            continue
+        draft = wheels / f"{name}.joining"
+        with draft.open("wb") as sink:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, sink)
+        # The list of a wheel's files is at its end: without the last piece it cannot be opened.
+        problem = _damage(draft)
+        if problem:
+            draft.unlink()
+            raise MissingToolError(f"{wheels}: the pieces of {name} ({len(parts)} found) give no wheel: {problem}")
+        draft.replace(whole)
+        made.append(whole)
+    return made
+
+
+def _damage(wheel: Path) -> str:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        return str(error)
+    return f"{bad} is damaged" if bad else ""
+
+
+def install(wheels: Path) -> None:
+    """Put every wheel of a directory into this environment as it is, without asking any index.
+
+    Nothing is resolved: what fits and what does not is found by `check`, which runs a model. A numpy 1 goes where
+    Triton's helper processes look for it. Wheels in pieces are put together first.
+
+    Raises:
+        MissingToolError: there is no ONNX Runtime for GPUs among them, a piece is missing, or a wheel does not fit.
+    """
+    join(wheels)
+    found = sorted(wheels.glob("*.whl"))
+    if not any(wheel.name.startswith("onnxruntime_gpu-") for wheel in found):
+        raise MissingToolError(f"{wheels} does not hold what is needed: there is no wheel of onnxruntime-gpu")
+    apart = [wheel for wheel in found if wheel.name.startswith("numpy-1.")]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    install = [*pip, "install", "--quiet", "--no-index", "--find-links", str(wheels)]
-    tried = subprocess.run([*install, "--dry-run", *packages], capture_output=True, text=True, check=False, timeout=300)
-    if tried.returncode:
-        raise MissingToolError(f"{wheels} does not hold what is needed: {tried.stderr.strip()[-600:]}")
+    quiet = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+    main = [str(wheel) for wheel in found if wheel not in apart]
+    tried = _pip([*pip, *quiet, "--dry-run", *main])
+    if tried:
+        raise MissingToolError(f"the wheels in {wheels} do not fit this Python: {tried}")
     # The two distributions of ONNX Runtime write the same files: only one may be installed.
-    subprocess.run([*pip, "uninstall", "--yes", "--quiet", "onnxruntime"], check=False, timeout=300)
-    done = subprocess.run([*install, *packages], capture_output=True, text=True, check=False, timeout=540)
-    if done.returncode:
-        raise MissingToolError(f"the wheels in {wheels} do not install: {done.stderr.strip()[-600:]}")
+    subprocess.run([*pip, "uninstall", "--yes", "--quiet", "onnxruntime"], check=False, timeout=_PIP_S)
+    failed = _pip([*pip, *quiet, "--upgrade", *main])
+    if apart and not failed:
+        target = Path(sys.prefix) / "share" / "sluice" / "triton-python"
+        failed = _pip([*pip, *quiet, "--upgrade", "--target", str(target), str(apart[-1])])
+    if failed:
+        raise MissingToolError(f"the wheels in {wheels} do not install: {failed}")
+
+
+def _pip(command: Sequence[str]) -> str:
+    """Run pip; the end of what it says where it fails, else nothing."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP_S)
+    return done.stderr.strip()[-600:] if done.returncode else ""

@@ -1,6 +1,7 @@
 """A proxy as an arm of the benchmark: its files, its command, started on a CPU of its own."""
 
 import http.client
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ _STOP_S: Final = 15.0
 class Recipe:
     """How to run an arm.
 
-    `files` and `command` are templates in which {port}, {backend} (the stub's port) and {folder} are filled in.
+    `files` and `command` are templates in which {port}, {backend} (the stub's port), {stuck} (the port of a backend
+    that never answers) and {folder} are filled in.
     """
 
     name: str
@@ -40,7 +42,7 @@ class Running:
 
 @contextmanager
 def started(recipe: Recipe, *, backend: int, folder: Path, cpu: Sequence[str]) -> Iterator[Running]:
-    """Run an arm until it answers an inference with 200; end it afterwards.
+    """Run an arm until it answers an inference with 200 and its one slot for `wrk.refused` is taken; end it afterwards.
 
     Raises:
         BrokenRunError: it ended or did not answer in time; the message has the end of its output.
@@ -48,10 +50,12 @@ def started(recipe: Recipe, *, backend: int, folder: Path, cpu: Sequence[str]) -
     home = folder / recipe.name.replace(" ", "-")
     home.mkdir()
     port = free_port()
+    stuck = socket.create_server(("127.0.0.1", 0))  # the kernel takes connections and requests, nobody answers
+    values = {"port": port, "backend": backend, "stuck": stuck.getsockname()[1], "folder": home}
 
     def fill(text: str) -> str:
-        for key, value in (("{port}", str(port)), ("{backend}", str(backend)), ("{folder}", str(home))):
-            text = text.replace(key, value)
+        for key, value in values.items():
+            text = text.replace("{" + key + "}", str(value))
         return text
 
     for name, text in recipe.files.items():
@@ -63,8 +67,11 @@ def started(recipe: Recipe, *, backend: int, folder: Path, cpu: Sequence[str]) -
         )
     try:
         _await_answer(port, child, lambda: log.read_text(errors="replace")[-1500:], recipe.name)
-        yield Running(recipe.name, port, child.pid)
+        with socket.create_connection(("127.0.0.1", port)) as taker:
+            taker.sendall(wrk.plain(wrk.refused()))
+            yield Running(recipe.name, port, child.pid)
     finally:
+        stuck.close()
         child.terminate()
         try:
             child.wait(_STOP_S)
@@ -82,7 +89,7 @@ def _await_answer(port: int, child: "subprocess.Popen[bytes]", output: Callable[
             raise BrokenRunError(f"{name} ended with status {child.returncode}:\n{output()}")
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
-            connection.request("POST", wrk.PATH, payload.json, {"Content-Type": "application/json"})
+            connection.request("POST", payload.path, payload.json, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             last = f"status {answer.status} {answer.read()[:200]!r}"
             if answer.status == http.client.OK:

@@ -105,11 +105,14 @@ def compare(recipes: Sequence[Recipe], settings: Settings, on_sample: Callable[[
             (wrk.small(), settings.connections, settings.seconds),
             (wrk.tensor("image", IMAGE_BYTES), settings.connections, settings.seconds),
             (wrk.small(), 1, min(settings.seconds, _LATENCY_S)),
+            (wrk.refused(), settings.connections, settings.seconds),
         ]
         for number in range(settings.rounds + 1):
             for payload, connections, seconds in loads:
                 shuffle(running)
                 for one in running:
+                    if payload.refusal and one.pid is None:
+                        continue  # the stub refuses nothing
                     sample = _visit(one, payload, connections, 1.0 if number == 0 else seconds, number, folder, cpus)
                     if number:
                         samples.append(sample)

@@ -15,7 +15,10 @@ AGREEMENT: Final = 0.05
 
 
 class Row(msgspec.Struct, frozen=True):
-    """An arm under one kind of load: medians over rounds, and CPU per request over Envoy's (lowest, highest round)."""
+    """An arm under one kind of load: medians over rounds, and CPU per request over Envoy's (lowest, highest round).
+
+    `cpu_over_served` is the CPU of a refusal over that of the same arm's small request.
+    """
 
     load: str
     arm: str
@@ -23,10 +26,11 @@ class Row(msgspec.Struct, frozen=True):
     rate_per_s: float
     p50_us: float
     p99_us: float
-    added_p50_us: float
+    added_p50_us: float | None
     errors: int
     cpu_over_envoy: float | None
     cpu_over_envoy_range: tuple[float, float] | None
+    cpu_over_served: float | None = None
 
 
 class Overhead(msgspec.Struct, frozen=True):
@@ -53,12 +57,16 @@ def rows(samples: Sequence[Sample]) -> list[Row]:
     for load in dict.fromkeys(s.load for s in samples):
         of_load = [s for s in samples if s.load == load]
         arms = dict.fromkeys(s.arm for s in of_load)
-        direct = median(s.measured.p50_us for s in of_load if s.arm == DIRECT)
-        found += sorted((_row(of_load, load, arm, direct) for arm in arms), key=lambda r: r.cpu_us or 0.0)
+        straight = [s.measured.p50_us for s in of_load if s.arm == DIRECT]
+        direct = median(straight) if straight else None
+        of_arms = [_row(of_load, load, arm, direct) for arm in arms]
+        if load == "refused":
+            of_arms = [msgspec.structs.replace(r, cpu_over_served=_median(refusals(samples, r.arm))) for r in of_arms]
+        found += sorted(of_arms, key=lambda r: r.cpu_us or 0.0)
     return found
 
 
-def _row(samples: Sequence[Sample], load: str, arm: str, direct_p50_us: float) -> Row:
+def _row(samples: Sequence[Sample], load: str, arm: str, direct_p50_us: float | None) -> Row:
     mine = [s for s in samples if s.arm == arm]
     costs = [s.cpu_us_per_request for s in mine if s.cpu_us_per_request is not None]
     against = ratios(samples, arm, recipes.ENVOY)
@@ -70,7 +78,7 @@ def _row(samples: Sequence[Sample], load: str, arm: str, direct_p50_us: float) -
         rate_per_s=median(s.measured.rate_per_s for s in mine),
         p50_us=p50,
         p99_us=median(s.measured.p99_us for s in mine),
-        added_p50_us=p50 - direct_p50_us,
+        added_p50_us=None if direct_p50_us is None else p50 - direct_p50_us,
         errors=sum(s.measured.errors for s in mine),
         cpu_over_envoy=median(against) if against else None,
         cpu_over_envoy_range=(min(against), max(against)) if against else None,
@@ -88,6 +96,13 @@ def ratios(samples: Sequence[Sample], arm: str, reference: str) -> list[float]:
     return found
 
 
+def refusals(samples: Sequence[Sample], arm: str) -> list[float]:
+    """CPU of a refused request of `arm` over that of its served small one, for each round that has both."""
+    costs = {(s.load, s.round): s.cpu_us_per_request for s in samples if s.arm == arm}
+    pairs = [(cost, costs.get(("small", number))) for (load, number), cost in costs.items() if load == "refused"]
+    return [cost / served for cost, served in pairs if cost and served]
+
+
 def judge(samples: Sequence[Sample], memory: Sequence[Footprint]) -> list[Judgement]:
     """The targets of the data plane; what was not measured is no_data, never a pass."""
     small = [s for s in samples if s.load == "small"]
@@ -103,6 +118,9 @@ def judge(samples: Sequence[Sample], memory: Sequence[Footprint]) -> list[Judgem
         )
         for name, load in (("small", small), ("image", image))
     ]
+    verdicts.append(
+        _below("CPU of a refused request over a served one", _median(refusals(samples, recipes.SLUICE)), 0.25)
+    )
     added = {arm: _added(single, arm) for arm in (recipes.SLUICE, recipes.ENVOY)}
     ours, theirs = added[recipes.SLUICE], added[recipes.ENVOY]
     relative = None if ours is None or theirs is None else ours / max(theirs, 1.0)

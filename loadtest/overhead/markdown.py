@@ -16,6 +16,10 @@ does in between hits all of them alike; a first round warms up and is not counte
 
 - `small`: a JSON request of one row of 20 numbers. `image`: a binary tensor of 602,112 bytes. Both at {connections}
   connections, {seconds:g} s a visit, {rounds} rounds. One connection for added latency.
+- `refused`: the small request again, for a route that is full. Sluice has a route with one slot, which a request holds
+  that its backend never answers, and nobody may wait; it finds that out anew for every request, whose key is drawn and
+  which counts. nginx (`return 503`), HAProxy (`http-request return`) and Envoy (`direct_response`) answer with a fixed
+  503, the least that they can do. The last column has that CPU over that of a served small request of the same proxy.
 - CPU per request is user and system time of the proxy's whole process tree (for Sluice that includes supervisor and
   controller) over the answers that wrk counted. It is the figure to trust: rate and latency also depend on the stub
   and on wrk, which share a core.
@@ -66,15 +70,25 @@ def render(result: Overhead, command: str) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    lines = [
-        "| arm | CPU us/request | over Envoy's (rounds) | requests/s | p50 us | added p50 us | p99 us | errors |",
-        "|---|---|---|---|---|---|---|---|",
+    columns = [
+        "arm",
+        "CPU us/request",
+        "over Envoy's (rounds)",
+        "requests/s",
+        "p50 us",
+        "added p50 us",
+        "p99 us",
+        "errors",
     ]
+    refused = any(r.cpu_over_served is not None for r in rows)
+    columns += ["over a served one"] * refused
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for r in rows:
         span = (
             f" ({r.cpu_over_envoy_range[0]:.2f} to {r.cpu_over_envoy_range[1]:.2f})" if r.cpu_over_envoy_range else ""
         )
         ratio = "-" if r.cpu_over_envoy is None else f"{r.cpu_over_envoy:.2f}{span}"
         cells = [r.arm, number(r.cpu_us), ratio, number(r.rate_per_s), number(r.p50_us), number(r.added_p50_us)]
-        lines.append("| " + " | ".join([*cells, number(r.p99_us), str(r.errors)]) + " |")
+        cells += [number(r.p99_us), str(r.errors), *([number(r.cpu_over_served)] if refused else [])]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -6,12 +6,10 @@ gets an id and Server-Timing, is counted per route and variant, and has a deadli
 """
 
 import shutil
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
-from loadtest.errors import MissingToolError
+from loadtest import servers
 from loadtest.overhead.arm import Recipe
 from loadtest.overhead.wrk import STICKY_HEADER
 
@@ -24,6 +22,9 @@ log: {level: error}
 pools:
   - name: default
     backends: [{url: "http://127.0.0.1:{backend}"}]
+  - name: stuck
+    backends: [{url: "http://127.0.0.1:{stuck}"}]
+    probe: {interval_s: 0}
 """
 _SLUICE_ROUTES: Final = """
 routes:
@@ -35,10 +36,19 @@ routes:
     sticky_header: @STICKY@
     timeout_s: 30
     max_in_flight: 1024
-@SHADOW@"""
+@SHADOW@  - name: full
+    variants:
+      - {name: v1, model: m, version: "1", weight: 90, pool: stuck}
+      - {name: v2, model: m, version: "2", weight: 10, pool: stuck}
+    sticky_header: @STICKY@
+    timeout_s: 3600
+    max_in_flight: 1
+    max_queued: 0
+"""
 # A 602 KB tensor must be copied as well: that is the point of measuring it.
 _SHADOW: Final = "    shadows: [{variant: v3, sample: 10, max_body_bytes: 4194304}]\n"
 
+_REFUSAL: Final = '{"error":"too many requests in flight on this route"}'
 _NGINX: Final = """
 daemon off;
 worker_processes 1;
@@ -60,6 +70,7 @@ http {
   split_clients "$http_@STICKY@" $variant { 10% v2; * v1; }
   server {
     listen 127.0.0.1:{port};
+    location /v2/models/full/ { default_type application/json; return 503 '@REFUSAL@'; }
     location / {
       proxy_http_version 1.1;
       proxy_set_header Connection "";
@@ -82,6 +93,7 @@ defaults
   option http-keep-alive
 frontend f
   bind 127.0.0.1:{port}
+  http-request return status 503 content-type application/json string '@REFUSAL@' if { path_beg /v2/models/full/ }
   default_backend b
 backend b
   balance hdr(@STICKY@)
@@ -116,6 +128,8 @@ static_resources:
             - name: all
               domains: ["*"]
               routes:
+              - match: {prefix: "/v2/models/full/"}
+                direct_response: {status: 503, body: {inline_string: '@REFUSAL@'}}
               - match: {prefix: "/"}
                 route:
                   timeout: 30s
@@ -134,19 +148,6 @@ SHADOW: Final = "sluice, 10 % shadow"
 ENVOY: Final = "envoy"
 
 
-def command() -> str:
-    """Where the command `sluice` is.
-
-    Raises:
-        MissingToolError: it is not installed.
-    """
-    beside = Path(sys.executable).with_name("sluice")
-    found = shutil.which("sluice") or (str(beside) if beside.exists() else None)
-    if found is None:
-        raise MissingToolError("the command `sluice` is not on PATH: pip install the sluice distribution")
-    return found
-
-
 def sluice(name: str, *, shadow: bool = False) -> Recipe:
     """Sluice with every feature of the request path on, with or without a shadow that copies a tenth.
 
@@ -156,7 +157,7 @@ def sluice(name: str, *, shadow: bool = False) -> Recipe:
     routes = _SLUICE_ROUTES.replace("@STICKY@", STICKY_HEADER).replace("@SHADOW@", _SHADOW if shadow else "")
     return Recipe(
         name,
-        [command(), "serve", "--config", "{folder}/sluice.yaml", "--routes", "{folder}/routes.yaml"],
+        [servers.sluice(), "serve", "--config", "{folder}/sluice.yaml", "--routes", "{folder}/routes.yaml"],
         {"sluice.yaml": _SLUICE_CONFIG, "routes.yaml": routes},
     )
 
@@ -177,7 +178,8 @@ def others() -> tuple[list[Recipe], list[str]]:
     for name, remedy, arguments, files in candidates:
         program = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
         if program:
-            found.append(Recipe(name, [program, *arguments], files))
+            filled = {file: text.replace("@REFUSAL@", _REFUSAL) for file, text in files.items()}
+            found.append(Recipe(name, [program, *arguments], filled))
         else:
             missing.append(f"{name} is not installed and was left out ({remedy})")
     return found, missing

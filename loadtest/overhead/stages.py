@@ -1,31 +1,36 @@
 """Where a request's CPU goes: reads a py-spy profile of a worker and adds its samples up by stage.
 
 Usage, while a load runs against a gateway with one worker:
-    py-spy record --native --rate 200 --duration 10 --format raw --output profile.raw --pid WORKER
+    py-spy record --nonblocking --rate 200 --duration 10 --format raw --output profile.raw --pid WORKER
     python -m loadtest.overhead.stages profile.raw
+
+Samples see Python's frames only, and the worker is not stopped for them: a profiler that stops it for every sample
+finds it in system calls more often than it is there. What a call into the loop costs counts for the line that makes it.
 """
 
+import linecache
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-_KERNEL = {"write": "kernel: write", "writev": "kernel: write", "read": "kernel: read", "epoll_pwait": "kernel: wait"}
-_SOURCE = "gateway/"
-_LOOP = "event loop (uvloop, libuv)"
+_ROOT = Path(__file__).resolve().parents[2]
+_FRAME = re.compile(r".*\((?:.*/)?gateway/(?P<path>[\w/]+\.py):(?P<line>\d+)\)")
+_LOOP = "event loop and kernel: wait, read"
 # Frames of the process's start are on every stack and belong to no stage.
-_OUTER = ("gateway/app.py", "gateway/dataplane/worker.py")
+_OUTER = ("app.py", "dataplane/worker.py")
 
 
 def stage(stack: list[str]) -> str:
     """The stage of one sample, given its frames from the outermost to the innermost."""
-    own = [frame for frame in stack if _SOURCE in frame and not any(outer in frame for outer in _OUTER)]
-    kernel = _KERNEL.get(stack[-1].split(" ")[0])
-    if kernel == "kernel: write":
-        return f"{kernel} to the {'backend' if any('http/client.py' in frame for frame in own[-2:]) else 'client'}"
-    if kernel is not None:
-        return kernel
-    return f"Python: {own[-1].partition(_SOURCE)[2].partition(':')[0]}" if own else _LOOP
+    frame = _FRAME.fullmatch(stack[-1])
+    if frame is None or frame["path"] in _OUTER:
+        return _LOOP
+    path = frame["path"]
+    if "transport.write(" in linecache.getline(str(_ROOT / "gateway" / path), int(frame["line"])):
+        return f"event loop and kernel: write to the {'backend' if path == 'http/client.py' else 'client'}"
+    return f"Python: {path}"
 
 
 def shares(lines: Iterable[str]) -> list[tuple[str, float]]:

@@ -37,12 +37,17 @@ end
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """A kind of request: its JSON, the bytes of tensor after it, and how many sticky keys take turns."""
+    """A kind of request: its JSON, the bytes of tensor after it, and how many sticky keys take turns.
+
+    `refusal` says that every answer must be 503.
+    """
 
     name: str
     json: str
     binary: int
     keys: int
+    path: str = PATH
+    refusal: bool = False
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -62,6 +67,17 @@ def small() -> Payload:
     return Payload("small", text, 0, keys=100)
 
 
+def refused() -> Payload:
+    """The same row for a model whose limit is reached."""
+    return Payload("refused", small().json, 0, keys=100, path=PATH.replace("/m/", "/full/"), refusal=True)
+
+
+def plain(payload: Payload) -> bytes:
+    """A request without tensors as bytes."""
+    head = f"POST {payload.path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(payload.json)}\r\n\r\n{payload.json}".encode()
+
+
 def tensor(name: str, size: int, *, keys: int = 10) -> Payload:
     """One binary tensor of `size` bytes."""
     header = '{"inputs":[{"name":"x","datatype":"UINT8","shape":[1,%d],"parameters":{"binary_data_size":%d}}]}'
@@ -79,7 +95,7 @@ def script(payload: Payload) -> str:
         content_type="application/octet-stream" if payload.binary else "application/json",
         sticky=STICKY_HEADER,
         length_header=length,
-        path=PATH,
+        path=payload.path,
     )
 
 
@@ -102,11 +118,11 @@ def measure(
          f"http://127.0.0.1:{port}"],
         capture_output=True, text=True, timeout=whole + _MARGIN_S, check=False,
     )  # fmt: skip
-    return parse(done.stdout + done.stderr)
+    return parse(done.stdout + done.stderr, refusal=payload.refusal)
 
 
-def parse(text: str) -> Measured:
-    """Figures out of wrk's report.
+def parse(text: str, *, refusal: bool = False) -> Measured:
+    """Figures out of wrk's report; with `refusal` it is the answers with 2xx or 3xx that are wrong.
 
     Raises:
         BrokenRunError: a figure is not there.
@@ -117,8 +133,9 @@ def parse(text: str) -> Measured:
         raise BrokenRunError(f"wrk reported nothing:\n{text.strip()}")
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
-    errors = (int(bad[1]) if bad else 0) + (sum(map(int, sockets.groups())) if sockets else 0)
-    return Measured(int(counted[1]), float(rate[1]), _latency(text, 50), _latency(text, 99), errors)
+    requests, failed = int(counted[1]), int(bad[1]) if bad else 0
+    errors = (requests - failed if refusal else failed) + (sum(map(int, sockets.groups())) if sockets else 0)
+    return Measured(requests, float(rate[1]), _latency(text, 50), _latency(text, 99), errors)
 
 
 def _latency(text: str, percent: int) -> float:

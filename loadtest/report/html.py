@@ -8,7 +8,7 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from loadtest.report.plots import all_pictures
-from loadtest.report.terminal import number
+from loadtest.report.terminal import interval, number
 from loadtest.results import Result
 from loadtest.scenario import Scenario
 
@@ -17,7 +17,7 @@ def render(result: Result) -> str:
     """The report's HTML. Everything that came from a server or a file is escaped; only our own pictures are not."""
     scenario = TypeAdapter(Scenario).validate_python(result.scenario)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals["number"] = number
+    environment.globals |= {"number": number, "interval": interval}
     template = environment.from_string(files("loadtest.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
     # matplotlib escapes the text inside its pictures.
     pictures = [(title, Markup(svg)) for title, svg in all_pictures(result, scenario.shape.curve())]  # noqa: S704

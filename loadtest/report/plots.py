@@ -2,14 +2,16 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 from typing import Any, Final, TypeVar
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
 from loadtest import histogram
 from loadtest.report.series import Track, measured, tracks
-from loadtest.results import BatchSizes, Result
+from loadtest.results import BatchMoment, BatchSizes, Result
 from loadtest.shapes import Shape
 
 _SIZE: Final = (8.0, 2.9)
@@ -35,11 +37,21 @@ class Picture:
         if self.axes.has_data() and (self.axes.dataLim.width > 0 or self.axes.dataLim.height > 0):
             for axis in axes:
                 getattr(self.axes, f"set_{axis}scale")("log")
+                # 20, not 2 x 10^1.
+                scale = getattr(self.axes, f"{axis}axis")
+                scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                scale.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+
+    def not_counted(self, until: float) -> None:
+        """Shade the warm-up."""
+        if until > 0:
+            self.axes.axvspan(0, until, color="#888888", alpha=0.15, linewidth=0, label="warm-up")
 
     def svg(self) -> str:
         """The picture as an <svg> element; the same figures give the same text."""
         if self.axes.get_legend_handles_labels()[1]:
-            self.axes.legend(fontsize=8, framealpha=0.6)
+            # Beside the axes: inside it would hide what it names.
+            self._figure.legend(fontsize=8, frameon=False, loc="outside right upper")
         out = io.StringIO()
         with mpl.rc_context({"svg.hashsalt": "sluice"}):
             self._figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
@@ -51,19 +63,21 @@ def all_pictures(result: Result, curve: Shape) -> list[tuple[str, str]]:
     """(title, SVG) of everything there is to see in a run."""
     lines = tracks(result)
     pictures = [
-        ("Rate over time", rate(lines, curve if result.offered_per_s is not None else None)),
-        ("Latency over time", latency(lines)),
+        ("Rate over time", rate(lines, curve if result.offered_per_s is not None else None, result.warmup_s)),
+        ("Latency over time", latency(lines, result.warmup_s)),
         ("Latency histogram", latency_histogram(result)),
         ("Latency by percentile", percentiles([(a.name, measured(result, a.name)) for a in result.arms])),
     ]
     if any(sum(t.errors) for t in lines):
-        pictures.append(("Errors over time", errors(lines)))
+        pictures.append(("Errors over time", errors(lines, result.warmup_s)))
     if result.batch_sizes and any(result.batch_sizes.executions.values()):
         pictures.append(("Batches formed by Triton", batches(result.batch_sizes)))
+        if result.batch_sizes.series:
+            pictures.append(("Batch sizes over time", batches_over_time(result.batch_sizes.series)))
     return pictures
 
 
-def rate(lines: Sequence[Track], offered: Shape | None) -> str:
+def rate(lines: Sequence[Track], offered: Shape | None, warmup_s: float = 0.0) -> str:
     """Good answers per second; the offered rate as a dashed line when arrivals were open."""
     picture = Picture("seconds", "answers per second")
     for colour, track in _coloured(lines):
@@ -71,11 +85,12 @@ def rate(lines: Sequence[Track], offered: Shape | None) -> str:
     if offered is not None:
         t, level = zip(*offered.points, strict=True)
         picture.axes.plot(t, level, color="black", linestyle="--", linewidth=1, label="offered")
+    picture.not_counted(warmup_s)
     picture.axes.set_ylim(bottom=0)
     return picture.svg()
 
 
-def latency(lines: Sequence[Track]) -> str:
+def latency(lines: Sequence[Track], warmup_s: float = 0.0) -> str:
     """Median, 90th and 99th percentile of each slice of time."""
     picture = Picture("seconds", "milliseconds")
     for colour, track in _coloured(lines):
@@ -83,6 +98,7 @@ def latency(lines: Sequence[Track]) -> str:
             numbers = [float("nan") if v is None else v for v in values]
             picture.axes.plot(track.t, numbers, color=colour, linestyle=style, label=f"{track.name} {name}")
     picture.log("y")
+    picture.not_counted(warmup_s)
     return picture.svg()
 
 
@@ -119,11 +135,12 @@ def percentiles(named: Sequence[tuple[str, Mapping[int, int]]]) -> str:
     return picture.svg()
 
 
-def errors(lines: Sequence[Track]) -> str:
+def errors(lines: Sequence[Track], warmup_s: float = 0.0) -> str:
     """Failed requests per second."""
     picture = Picture("seconds", "failures per second")
     for colour, track in _coloured(lines):
         picture.axes.plot(track.t, track.errors, color=colour, label=track.name, drawstyle="steps-mid")
+    picture.not_counted(warmup_s)
     picture.axes.set_ylim(bottom=0)
     return picture.svg()
 
@@ -139,6 +156,21 @@ def batches(sizes: BatchSizes) -> str:
         picture.axes.bar(positions, list(counts.values()), width=width, color=colour, label=name)
     every = -(-len(known) // _MAX_TICKS)
     picture.axes.set_xticks(range(0, len(known), every), [str(size) for size in known[::every]])
+    return picture.svg()
+
+
+def batches_over_time(moments: Sequence[BatchMoment]) -> str:
+    """Mean size of the batches of each model and version over time, and the largest as a dotted line."""
+    picture = Picture("seconds", "rows per execution")
+    for colour, name in _coloured(sorted({model for moment in moments for model in moment.executions})):
+        t = [(moment.start_s + moment.end_s) / 2 for moment in moments]
+        sizes = [moment.executions.get(name, {}) for moment in moments]
+        mean = [sum(s * n for s, n in found.items()) / sum(found.values()) if found else nan for found in sizes]
+        picture.axes.plot(t, mean, color=colour, marker=".", markersize=3, label=f"{name} mean")
+        largest = [float(max(found)) if found else nan for found in sizes]
+        picture.axes.plot(t, largest, color=colour, linestyle=":", linewidth=1, label=f"{name} largest")
+    picture.axes.set_ylim(bottom=0)
+    picture.axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return picture.svg()
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from loadtest.compare import Comparison
+from loadtest.compare import Comparison, Line
 from loadtest.driver import messages
 from loadtest.results import Result
 
@@ -24,6 +24,12 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
+def interval(line: Line) -> str:
+    """The confidence interval of a comparison's line, or that it is unknown."""
+    known = line.low is not None and line.high is not None
+    return f"{number(line.low)} to {number(line.high)}" if known else "unknown"
+
+
 @contextmanager
 def progress_bar(console: Console, title: str) -> Iterator[Callable[[messages.Progress], None]]:
     """Show a run as it goes; on a terminal the line moves, elsewhere nothing is printed."""
@@ -34,6 +40,18 @@ def progress_bar(console: Console, title: str) -> Iterator[Callable[[messages.Pr
         def show(p: messages.Progress) -> None:
             seen = f"{p.rate_per_s:,.0f}/s  p50 {number(p.p50_ms)} ms  p99 {number(p.p99_ms)} ms  {p.errors} errors"
             bar.update(task, total=p.duration_s, completed=p.t, seen=seen)
+
+        yield show
+
+
+@contextmanager
+def progress_line(console: Console) -> Iterator[Callable[[messages.Progress], None]]:
+    """Show runs that follow one another on one moving line; on anything but a terminal nothing is printed."""
+    with console.status("") as status:
+
+        def show(p: messages.Progress) -> None:
+            left = f"{p.t:3.0f} of {p.duration_s:.0f} s"
+            status.update(f"{left}  {p.rate_per_s:,.0f}/s  p50 {number(p.p50_ms)} ms  p99 {number(p.p99_ms)} ms")
 
         yield show
 
@@ -70,6 +88,5 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         table.add_column(column, justify="left" if column in ("metric", "finding") else "right")
     for line in comparison.lines:
         name = f"{line.metric} (a-b)" if line.metric == "error_rate" else line.metric
-        interval = f"{number(line.low)} to {number(line.high)}"
-        table.add_row(name, number(line.a), number(line.b), number(line.ratio), interval, line.finding)
+        table.add_row(name, number(line.a), number(line.b), number(line.ratio), interval(line), line.finding)
     console.print(table)

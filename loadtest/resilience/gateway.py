@@ -1,22 +1,18 @@
 """The real gateway of a figure: `sluice serve` with settings of its own, on free ports."""
 
-import json
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
-from loadtest.errors import BrokenRunError
-from loadtest.overhead import proctree, recipes
+from loadtest import servers
+from loadtest.overhead import proctree
 from loadtest.resilience.ask import fetch_json
-from loadtest.resilience.processes import first_line
 
-_STOP_S: Final = 60.0
 Document = Mapping[str, Any]
 
 
@@ -28,11 +24,13 @@ class Gateway:
         port: of the data plane.
         admin: URL of the admin API.
         process: its supervisor.
+        folder: has its settings and its logs.
     """
 
     port: int
     admin: str
     process: "subprocess.Popen[bytes]"
+    folder: Path
 
     def ask(self, path: str) -> Any:
         """What the admin API answers."""
@@ -88,30 +86,5 @@ def running(folder: Path, name: str, pools: Sequence[Document], routes: Sequence
     (home / "sluice.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     (home / "routes.yaml").write_text(yaml.safe_dump({"routes": list(routes)}), encoding="utf-8")
     files = ["--config", str(home / "sluice.yaml"), "--routes", str(home / "routes.yaml")]
-    log = home / "gateway.log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [recipes.command(), "serve", *files, "-o", "json"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, cwd=home,
-        )  # fmt: skip
-    try:
-        try:
-            facts = json.loads(first_line(process, "the gateway"))
-        except BrokenRunError as error:
-            raise BrokenRunError(f"{error}:\n{log.read_text(errors='replace')[-1500:]}") from None
-        yield Gateway(int(facts["data_url"].rpartition(":")[2]), facts["admin_url"], process)
-    finally:
-        stop(process)
-
-
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a gateway and waits until it is gone."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()  # its children end with it
-            process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
+    with servers.running(["serve", *files, "-o", "json"], home / "gateway.log", cwd=home) as (process, facts):
+        yield Gateway(int(facts["data_url"].rpartition(":")[2]), facts["admin_url"], process, home)

@@ -60,7 +60,6 @@ class Load:
 
     Attributes:
         outcomes: so far, in the order of their ends.
-        answered: called with every outcome, for loads that answers drive.
     """
 
     def __init__(self, port: int, payload: bytes, *, connections: int = 1000, timeout_s: float = 10.0) -> None:
@@ -75,7 +74,6 @@ class Load:
         self._waiting: deque[float] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._again_until = 0.0
 
     async def at_rate(self, rate: float, seconds: float, *, seed: int = 0, stop: asyncio.Event | None = None) -> None:
         """Sends at `rate` per second with exponential gaps until the time is over or `stop`; waits for all answers."""
@@ -92,15 +90,6 @@ class Load:
             while due <= now:
                 self._send(now)
                 due += chance.expovariate(rate)
-        await self._finish(checks)
-
-    async def flat_out(self, connections: int, seconds: float) -> None:
-        """Keeps so many connections busy for so long; waits for the last answers."""
-        checks = self._loop.create_task(self._check())
-        self._again_until = self._loop.time() + seconds
-        for _ in range(connections):
-            self._send(self._loop.time())
-        await asyncio.sleep(seconds)
         await self._finish(checks)
 
     async def _finish(self, checks: "asyncio.Task[None]") -> None:
@@ -159,8 +148,6 @@ class Load:
         """A request has ended."""
         now = self._loop.time()
         self.outcomes.append(Outcome(at, now - at, kind, by))
-        if now < self._again_until:
-            self._loop.call_soon(self._send, now)
 
     async def _check(self) -> None:
         while True:
@@ -256,24 +243,13 @@ class _Connection(asyncio.Protocol):
         self._load.gone(self)
 
 
-def visit(port: int, rate: float, seconds: float, *, payload: bytes | None = None, seed: int = 0,
+def visit(port: int, rate: float, seconds: float, *, seed: int = 0,
           connections: int = 1000, timeout_s: float = 10.0) -> Sequence[Outcome]:  # fmt: skip
     """One load at a rate, from a process that does nothing else meanwhile."""
 
     async def go() -> Sequence[Outcome]:
-        load = Load(port, payload or request(), connections=connections, timeout_s=timeout_s)
+        load = Load(port, request(), connections=connections, timeout_s=timeout_s)
         await load.at_rate(rate, seconds, seed=seed)
-        return load.outcomes
-
-    return asyncio.run(go())
-
-
-def flat_out(port: int, connections: int, seconds: float, *, payload: bytes | None = None) -> Sequence[Outcome]:
-    """As many requests as so many connections take one after another."""
-
-    async def go() -> Sequence[Outcome]:
-        load = Load(port, payload or request())
-        await load.flat_out(connections, seconds)
         return load.outcomes
 
     return asyncio.run(go())

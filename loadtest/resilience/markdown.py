@@ -1,9 +1,21 @@
 """The figures of resilience as a page."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from loadtest.report.terminal import number
 from loadtest.resilience.figures import Cell, Figure, Resilience
+
+_ELSEWHERE: Final = """\
+## Shown by other commands
+
+| what | command, in a checkout |
+|---|---|
+| 10^6 inputs to every parser, none unhandled | `python -m tests.fuzz --inputs 1000000` |
+| 10^5 aborted requests among others, no answer to a wrong one | `python -m tests.faults.chaos --aborts 100000` |
+| minutes of load, kills, reloads and flapping backends, invariants checked | `make chaos` |
+| [CPU of a refused request over a served one](overhead.md) | `sluice loadtest overhead` |
+| [each bad input and fault with its answer](../bad-inputs.md) | `pytest tests/wire -k "bad_input or fault"` |"""
 
 
 def render(result: Resilience, command: str) -> str:
@@ -18,9 +30,9 @@ def render(result: Resilience, command: str) -> str:
         "Every figure starts the real `sluice serve` on free ports of the loopback interface, with one worker and all "
         "settings at their defaults where nothing else is said. Requests are sent at a rate that does not wait for "
         "answers, with exponential gaps; latency counts from the moment a request is due, and p99 is over answers "
-        "with status 200. A ratio is the median of the ratios of single rounds, with the interval that holds it with "
-        "90 % confidence (bootstrap over rounds); a target is missed where the whole interval is beyond it, and "
-        "inconclusive where only the median is."
+        "with status 200. A ratio is the geometric mean of the ratios of single rounds without the highest and the "
+        "lowest fifth, with the interval that holds it with 90 % confidence (bootstrap over rounds); a target is met "
+        "where the whole interval keeps it, missed where the whole interval is beyond it, and otherwise inconclusive."
     )
     lines = ["| figure | target | seen | verdict |", "|---|---|---|---|"]
     for figure in result.figures:
@@ -35,7 +47,7 @@ def render(result: Resilience, command: str) -> str:
         parts += [f"Note: {note}." for note in figure.notes]
         parts.append(figure.method)
         parts.append(f"Repeated by `sluice loadtest resilience {figure.name}`; took {figure.took_s:.0f} s.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, _ELSEWHERE]) + "\n"
 
 
 def table(figure: Figure) -> str:

@@ -1,6 +1,5 @@
-"""Ten times more requests than a backend can take: what is still served, and what refusing the rest costs."""
+"""Ten times more requests than a backend can take: what is still served."""
 
-import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from statistics import median
@@ -8,9 +7,8 @@ from typing import Any, Final
 
 from loadtest.objectives import Judgement
 from loadtest.resilience import gateway, processes
-from loadtest.resilience.backend import Mode
-from loadtest.resilience.figures import Cell, Figure, Place, Settings, at_least, paired, ratio_at_most
-from loadtest.resilience.load import OK, Outcome, flat_out, quantile_ms, request, visit
+from loadtest.resilience.figures import Cell, Figure, Place, Settings, at_least
+from loadtest.resilience.load import OK, Outcome, quantile_ms, visit
 
 _SLOTS: Final = 6
 _SERVICE_MS: Final = 20.0
@@ -19,11 +17,9 @@ _LOADS: Final = (0.9, 1.5, 10.0)
 _OVER: Final = _LOADS[-1]
 _SETTLE_S: Final = 0.5
 _USEFUL_S: Final = 2.0
-_QUEUED: Final = 128
-_CONNECTIONS: Final = 32
 _METHOD: Final = f"""\
 The backend works on {_SLOTS} requests at once for {_SERVICE_MS:g} ms each, {_CAPACITY:g} a second, and lets all others
-wait without bound, as Triton does. Requests come at {" , ".join(f"{load:g}" for load in _LOADS)} times that rate
+wait without bound, as Triton does. Requests come at {", ".join(f"{load:g}" for load in _LOADS)} times that rate
 whatever was answered before, each kind of load in turn. Goodput is answers with status 200 within {_USEFUL_S:g} s of
 their request, per second, after the first {_SETTLE_S:g} s; its peak is the best of the two smaller loads.
 
@@ -31,13 +27,11 @@ their request, per second, after the first {_SETTLE_S:g} s; its peak is the best
 - *adaptive limit*: the limit follows latency (`adaptive: {{}}`), nothing else is set.
 - *no limit*: the defaults, for which the pool lets 1,024 requests through; shown, not judged.
 
-The CPU of a refused request is that of the worker process while {_CONNECTIONS} connections ask without a pause for a
-route whose slot and {_QUEUED} places in the queue are taken; that of a served one is the same for a route that
-answers at once. Both with the same small request, in turns."""
+What a refusal costs is measured where it can be compared, beside other proxies: [overhead.md](overhead.md)."""
 
 
 def overload(settings: Settings, place: Place) -> Figure:
-    """Goodput and latency at ten times the capacity, and the CPU of a refusal."""
+    """Goodput and latency at ten times the capacity."""
     seconds = settings.seconds + _SETTLE_S
     kinds: dict[str, dict[str, Any]] = {
         "fixed limit": {"max_in_flight": 2 * _SLOTS},
@@ -62,10 +56,8 @@ def overload(settings: Settings, place: Place) -> Figure:
             peak = max(good[load] for load in _LOADS if load < _OVER)
             share = good[_OVER] / peak if peak else None
             targets.append(at_least(f"{kind}: goodput at {_OVER:g} times the capacity over its peak", share, 0.85))
-    refusal, cpu = _refusal(settings, place)
-    rows += cpu
-    columns = ["limit", "load", "answered 200/s", "p50 ms", "p99 ms", "refused", "other failures", "CPU us/request"]
-    return Figure("overload", "Ten times more requests than can be served", _METHOD, columns, rows, [*targets, refusal])
+    columns = ["limit", "load", "answered 200/s", "p50 ms", "p99 ms", "refused", "other failures"]
+    return Figure("overload", "Ten times more requests than can be served", _METHOD, columns, rows, targets)
 
 
 def goodput(outcomes: Sequence[Outcome], seconds: float) -> float:
@@ -82,42 +74,4 @@ def _row(kind: str, load: float, good: float, visits: Sequence[Sequence[Outcome]
     every = [o for outcomes in visits for o in outcomes]
     refused = sum(o.kind in {"503", "429"} for o in every)
     other = sum(o.kind not in {OK, "503", "429"} for o in every)
-    return [kind, f"{load:g}", good, quantile_ms(every, 0.5), quantile_ms(every, 0.99), refused, other, None]
-
-
-def _refusal(settings: Settings, place: Place) -> tuple[Judgement, list[list[Cell]]]:
-    """CPU of the worker for each refused and each served request, round by round."""
-    costs: dict[str, list[float | None]] = {"m": [], "full": []}
-    with ExitStack() as stack:
-        quick = stack.enter_context(processes.backend())
-        stuck = stack.enter_context(processes.backend(mode=Mode.HANG))
-        full = gateway.route(max_in_flight=1, max_queued=_QUEUED, queue_timeout_s=600, timeout_s=600)
-        full |= {"name": "full", "variants": [{"name": "primary", "model": "m", "weight": 100, "pool": "stuck"}]}
-        pools = [gateway.pool([quick.url]), gateway.pool([stuck.url], "stuck")]
-        one = stack.enter_context(gateway.running(place.folder, "refusal", pools, [gateway.route(), full]))
-        for _ in range(_QUEUED + 1):
-            taker = stack.enter_context(socket.create_connection(("127.0.0.1", one.port), timeout=10))
-            taker.sendall(request("full"))
-        _until_full(one.port)
-        for number in range(max(2, settings.rounds // 2) + 1):
-            for name, found in costs.items():
-                place.say(f"CPU of a request, route {name}")
-                before = one.worker_cpu_s()
-                outcomes = flat_out(one.port, _CONNECTIONS, settings.seconds, payload=request(name))
-                spent = one.worker_cpu_s() - before
-                wanted = sum(o.kind == ("503" if name == "full" else OK) for o in outcomes)
-                if number:  # the first round warms up
-                    found.append(spent * 1e6 / wanted if wanted == len(outcomes) and wanted else None)
-    ratio = paired(costs["full"], costs["m"])
-    rows: list[list[Cell]] = []
-    for what, name in (("served", "m"), ("refused", "full")):
-        known = [cost for cost in costs[name] if cost is not None]
-        rows.append([f"a {what} request", "flat out", *[None] * 5, median(known) if known else None])
-    return ratio_at_most("CPU of a refused request over that of a served one", ratio, 0.25), rows
-
-
-def _until_full(port: int) -> None:
-    """The queue is full once a further request is refused."""
-    for _ in range(100):
-        if visit(port, 50, 0.05, payload=request("full"), timeout_s=0.5)[-1].kind == "503":
-            return
+    return [kind, f"{load:g}", good, quantile_ms(every, 0.5), quantile_ms(every, 0.99), refused, other]

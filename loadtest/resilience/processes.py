@@ -2,23 +2,21 @@
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from loadtest import servers
 from loadtest.errors import BrokenRunError
-from loadtest.overhead import recipes
 from loadtest.resilience.ask import fetch
 from loadtest.resilience.backend import Mode
 
-_START_S: Final = 60.0
 _STOP_S: Final = 30.0
 _MODEL: Final = Path(__file__).with_name("triton_model.py")
 _MODEL_CONFIG: Final = """\
@@ -58,7 +56,7 @@ def backend(
     """A scripted backend: `slots` inferences at once, each for `service_ms`; with 0 it answers at once."""
     options = ["--name", name, "--slots", str(slots), "--service-ms", str(service_ms), "--mode", mode.value]
     with child("backend", *options) as process:
-        yield Backend(int(first_line(process, "the scripted backend")), process.pid)
+        yield Backend(int(servers.first_line(process, "the scripted backend")), process.pid)
 
 
 @contextmanager
@@ -86,24 +84,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.kill()
         process.wait()
     process.stdout.close()
-
-
-def first_line(process: "subprocess.Popen[bytes]", what: str, within_s: float = _START_S) -> str:
-    """What a process prints when it is ready.
-
-    Raises:
-        BrokenRunError: it ended or printed nothing in time.
-    """
-    assert process.stdout is not None
-    end = time.monotonic() + within_s
-    line = b""
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([process.stdout], [], [], max(end - time.monotonic(), 0))
-        piece = os.read(process.stdout.fileno(), 4096) if ready else b""
-        if not piece:
-            raise BrokenRunError(f"{what} did not start within {within_s:g} s (exit status {process.poll()})")
-        line += piece
-    return line.decode()
 
 
 @dataclass(slots=True)
@@ -136,17 +116,17 @@ def tritons(folder: Path, count: int) -> Iterator[list[Triton]]:
             running += [_ready_triton(process, f"Triton {i}") for i, process in enumerate(begun)]
         finally:
             for process in begun[len(running) :]:
-                _end_triton(process)
+                servers.end(process)
         yield running
     finally:
         for triton in running:
-            _end_triton(triton.process)
+            servers.end(triton.process)
 
 
 def triton_again(folder: Path, dead: Triton) -> Triton:
     """Another Triton at the address of one that has died."""
     dead.process.wait(_STOP_S)
-    _end_triton(dead.process)
+    servers.end(dead.process)
     port = int(dead.url.rpartition(":")[2])
     return _ready_triton(_begin_triton(folder, folder / "repository", port, port), "Triton, again")
 
@@ -155,42 +135,14 @@ def _begin_triton(folder: Path, root: Path, port: int, number: int) -> "subproce
     ports = ["--http-port", str(port), "--grpc-port", "0", "--metrics-port", "0"]
     options = [*ports, "--exit-timeout", "1", "--log-file", str(folder / f"triton-{number}.log"), "-o", "json"]
     return subprocess.Popen(
-        [recipes.command(), "triton", "-r", str(root), *options],
+        [servers.sluice(), "triton", "-r", str(root), *options],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder,
     )  # fmt: skip
 
 
 def _ready_triton(process: "subprocess.Popen[bytes]", what: str) -> Triton:
-    facts: dict[str, Any] = json.loads(first_line(process, what))
+    facts: dict[str, Any] = json.loads(servers.first_line(process, what))
     return Triton(facts["http"], facts["pid"], process)
-
-
-def _end_triton(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
-
-
-def run_command(arguments: Sequence[str], within_s: float) -> None:
-    """Runs a `sluice` command.
-
-    Raises:
-        BrokenRunError: it failed; the message is its own.
-    """
-    try:
-        done = subprocess.run(
-            [recipes.command(), *arguments], capture_output=True, text=True, timeout=within_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise BrokenRunError(f"sluice {arguments[0]} did not end within {within_s:g} s") from None
-    if done.returncode:
-        raise BrokenRunError(f"sluice {arguments[0]} failed with {done.returncode}: {done.stderr.strip()[-500:]}")
 
 
 def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> None:

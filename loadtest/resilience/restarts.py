@@ -6,11 +6,11 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from loadtest import servers
 from loadtest.errors import BrokenRunError
 from loadtest.objectives import Judgement
 from loadtest.resilience import gateway, processes
@@ -43,7 +43,6 @@ Action = Callable[[Gateway, int], Coroutine[Any, Any, None]]
 
 def restarts(settings: Settings, place: Place) -> Figure:
     """Requests cut off or turned away while processes are replaced and ended."""
-    whole = max(1, settings.restarts // 5)
     rows: list[list[Cell]] = []
     targets: list[Judgement] = []
     with ExitStack() as stack:
@@ -54,13 +53,13 @@ def restarts(settings: Settings, place: Place) -> Figure:
                 workers=_WORKERS, limits={"unready_s": _UNREADY_S},
             )
         )  # fmt: skip
-        file = place.folder / "restarts" / "sluice.yaml"
-        plans: list[tuple[str, int, Action]] = [
-            ("workers replaced", settings.restarts - 2 * whole, _workers),
-            ("settings taken in", whole, _reloading(file)),
-            ("everything replaced", whole, _everything),
+        plans: list[tuple[str, Action]] = [
+            ("workers replaced", _workers),
+            ("settings taken in", _reload),
+            ("everything replaced", _everything),
         ]
-        for what, times, action in plans:
+        times = settings.restarts
+        for what, action in plans:
             place.say(f"{what}, {times} times")
             outcomes, grown = asyncio.run(_under_load(one, action, times))
             _report(rows, targets, f"{what}, {times} times", outcomes, grown)
@@ -81,7 +80,9 @@ def _report(
     other = sum(count for kind, count in kinds.items() if kind not in _CUT)
     rows.append([what, len(outcomes), cut, refused, other, quantile_ms(outcomes, 0.99), took_s])
     how = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
-    targets.append(none_of(f"{what}: requests cut off or turned away", cut + refused, len(outcomes), how))
+    targets.append(
+        none_of(f"{what}: requests cut off, turned away or failed", cut + refused + other, len(outcomes), how)
+    )
 
 
 async def _under_load(one: Gateway, action: Action, times: int) -> tuple[Sequence[Outcome], float]:
@@ -99,30 +100,25 @@ async def _under_load(one: Gateway, action: Action, times: int) -> tuple[Sequenc
     return load.outcomes, took
 
 
-async def _command(*arguments: str) -> None:
-    await asyncio.to_thread(processes.run_command, arguments, _COMMAND_S)
+async def _command(one: Gateway, *arguments: str) -> None:
+    command = [*arguments, "--admin-url", one.admin]
+    await asyncio.to_thread(servers.call, *command, log=one.folder / "command.log", timeout_s=_COMMAND_S)
 
 
 async def _workers(one: Gateway, number: int) -> None:
-    await _command("restart", "--workers", "--admin-url", one.admin)
+    await _command(one, "restart", "--workers")
 
 
 async def _everything(one: Gateway, number: int) -> None:
-    await _command("restart", "--admin-url", one.admin)
+    await _command(one, "restart")
 
 
-def _reloading(file: Path) -> Action:
-    async def reload(one: Gateway, number: int) -> None:
-        _change(file, number)
-        await _command("reload", "--admin-url", one.admin)
-
-    return reload
-
-
-def _change(file: Path, number: int) -> None:
+async def _reload(one: Gateway, number: int) -> None:
+    file = one.folder / "sluice.yaml"
     settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     settings["limits"]["max_connections"] = 10_000 + number
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    await _command(one, "reload")
 
 
 async def _ending(one: Gateway) -> Sequence[Outcome]:

@@ -1,16 +1,19 @@
 """Thousands of slow clients, or idle ones: what the others notice."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack
 from statistics import median
 from typing import Any, Final
 
+from loadtest import servers
 from loadtest.objectives import Judgement
 from loadtest.resilience import gateway, processes
+from loadtest.resilience.crossover import together
 from loadtest.resilience.crowd import Kind, affordable
-from loadtest.resilience.figures import Cell, Figure, Place, Settings, none_of, paired, ratio_at_most
+from loadtest.resilience.figures import Cell, Figure, Place, Settings, between, none_of, paired, ratio_at_most
 from loadtest.resilience.gateway import Gateway
-from loadtest.resilience.load import Outcome, failures, quantile_ms, visit
+from loadtest.resilience.load import Outcome, failures, quantile_ms, request, visit
 
 _RATE: Final = 200.0
 _SLOTS: Final = 16
@@ -19,8 +22,8 @@ _IDLE_PROCESSES: Final = 2
 _ACCEPT_S: Final = 60.0
 _COMMON: Final = f"""\
 Two gateways with the same settings stand before the same backend, which takes {_SERVICE_MS:g} ms; one of them has the
-crowd. A load of {_RATE:g} requests a second visits the two in turns, in another order each round; p99 is compared
-round by round. The crowd is one of the machine's processes too, and costs both visits the same."""
+crowd. Both are loaded at the same moments with {_RATE:g} requests a second each, and p99 is compared round by round, so
+that what else the machine does meets both alike; the crowd's own process is a part of that."""
 _SLOW: Final = f"""\
 {_COMMON} A third of the slow clients drips a head, a third a body of 60 kB, a third a body of 600 kB, each one byte
 every two seconds; whoever is shut out comes back at once. All settings of the gateways are the defaults."""
@@ -68,7 +71,7 @@ class _Seen:
             every = [o for outcomes in found for o in outcomes]
             bad += (wrong := sum(failures(every).values()))
             known = [value for value in p99[arm] if value is not None]
-            over = f"{self.ratio.ratio:.2f} ({self.ratio.low:.2f} to {self.ratio.high:.2f})" if self.ratio else None
+            over = between(self.ratio)
             cpu, memory = load[arm]
             self.rows.append([
                 f"{self.held:,}" if arm == "with" else "none", len(every), quantile_ms(every, 0.5),
@@ -94,22 +97,24 @@ def _beside(settings: Settings, place: Place, kind: Kind, wanted: int, *, proces
         for number in range(processes_of_crowd):
             options = ["--port", str(arms["with"].port), "--clients", str(share), "--kind", kind]
             crowd = stack.enter_context(processes.child("crowd", *options, "--source", f"127.0.0.{2 + number}"))
-            held += int(processes.first_line(crowd, "the crowd"))
+            held += int(servers.first_line(crowd, "the crowd"))
         if kind is Kind.IDLE:
             what = f"the gateway has accepted {held:,} idle clients"
             processes.wait_until(lambda: _connections(arms["with"]) >= held, _ACCEPT_S, what)
         seen = _Seen(wanted, held, _rested(arms["with"]) - before)
         visits: dict[str, list[Sequence[Outcome]]] = {arm: [] for arm in arms}
         cpu = dict.fromkeys(arms, 0.0)
-        for number in range(settings.rounds + 1):
-            for arm in list(arms) if number % 2 else list(reversed(arms)):
-                place.say(f"healthy clients {arm} {held:,} {kind} ones, round {number}")
-                spent = arms[arm].worker_cpu_s()
-                outcomes = visit(arms[arm].port, _RATE, settings.seconds, seed=number)
-                if number:  # the first round warms up
+        rounds = 2 * settings.rounds
+        for number in range(rounds + 1):
+            place.say(f"healthy clients beside {held:,} {kind} ones, round {number} of {rounds}")
+            spent = {arm: one.worker_cpu_s() for arm, one in arms.items()}
+            ports = [one.port for one in arms.values()]
+            seen_now = asyncio.run(together(ports, [request()] * len(ports), _RATE, settings.seconds, number))
+            if number:  # the first round warms up
+                for arm, outcomes in zip(arms, seen_now, strict=True):
                     visits[arm].append(outcomes)
-                    cpu[arm] += arms[arm].worker_cpu_s() - spent
-        time = settings.seconds * settings.rounds
+                    cpu[arm] += arms[arm].worker_cpu_s() - spent[arm]
+        time = settings.seconds * rounds
         seen.judge(visits, {arm: (cpu[arm] / time, one.rss_mib()) for arm, one in arms.items()})
     return seen
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import yaml
 
 from export.zoo import digits, large, minilm
 from gateway.configfile import load_routes
-from loadtest.gpu import models
+from loadtest.errors import MissingToolError
+from loadtest.gpu import models, report, stack
 from loadtest.gpu.measure import worker_counts
 from loadtest.gpu.stack import parse_gpu
 from loadtest.gpu.watch import Watch
@@ -27,9 +29,11 @@ def bench(*options: str, **environment: str) -> subprocess.CompletedProcess[str]
     """`python -m loadtest.gpu` to its end."""
     command = [sys.executable, "-m", "loadtest.gpu", *options]
     env = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=170, env=env)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=env)
 
 
+# It exports, starts two servers four times and probes: half a minute, and many times that on a busy machine.
+@pytest.mark.timeout(660)
 @pytest.mark.slow
 def test_the_whole_benchmark_on_a_processor(tmp_path: Path) -> None:
     """Export, knees in every way, the comparison: a page with all of it and without gaps, in one short run."""
@@ -43,6 +47,7 @@ def test_the_whole_benchmark_on_a_processor(tmp_path: Path) -> None:
     for way in ("straight to Triton", "gateway, canary and shadow", "arm=direct", "arm=gateway"):
         assert f"| {way} |" in text
     assert "not measured" not in text
+    assert re.search(r"\| straight to Triton \| .* \| \d+ of \d+ \(below [\d.]+ %\) \|", text)
     assert re.search(r"Batches that Triton formed in that run: \d+\.\d+ rows", text)
     picture = re.search(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert picture
@@ -80,6 +85,37 @@ def test_a_directory_without_the_wheels_changes_nothing(tmp_path: Path) -> None:
     assert result.returncode == 4
     assert "does not hold what is needed" in result.stderr
     assert find_spec("onnxruntime") is not None
+
+
+def test_wheels_in_pieces_are_put_together(tmp_path: Path) -> None:
+    """In order, once; a missing last piece is noticed and leaves no wheel behind."""
+    whole = tmp_path / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("thing.py", "x = 1\n" * 200)
+    content = whole.read_bytes()
+    whole.unlink()
+    size = len(content) // 3 + 1
+    for i, name in enumerate(("aa", "ab", "ac")):
+        (tmp_path / f"{whole.name}.part-{name}").write_bytes(content[i * size : (i + 1) * size])
+    assert stack.join(tmp_path) == [whole]
+    assert whole.read_bytes() == content
+    assert stack.join(tmp_path) == []
+    whole.unlink()
+    (tmp_path / f"{whole.name}.part-ac").unlink()
+    with pytest.raises(MissingToolError, match="2 found"):
+        stack.join(tmp_path)
+    assert not whole.exists()
+
+
+def test_cuda_libraries_of_another_environment_are_found(tmp_path: Path) -> None:
+    """Directories nvidia/*/lib on Python's path go to the library path of what is started."""
+    lib = tmp_path / "nvidia" / "cu13" / "lib"
+    lib.mkdir(parents=True)
+    code = "import os; from loadtest.gpu import stack; stack.find_libraries(); print(os.environ['LD_LIBRARY_PATH'])"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "LD_LIBRARY_PATH": "/before"}
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert shown.stdout.strip().split(":")[0] == "/before"
+    assert str(lib) in shown.stdout.strip().split(":")
 
 
 def test_the_processor_needs_no_gpu() -> None:
@@ -121,6 +157,21 @@ def test_the_models_promised_for_a_gpu_are_there() -> None:
 def test_numbers_of_workers(wanted: tuple[int, ...], cores: int, counts: tuple[int, ...]) -> None:
     """Those asked for, else powers of two up to half of the cores."""
     assert worker_counts(wanted, cores) == counts
+
+
+@pytest.mark.parametrize(
+    ("failed", "requests", "shown"),
+    [
+        (0, 3000, "0 of 3,000 (below 0.0998 %)"),
+        (0, 299, "0 of 299 (below 0.997 %)"),
+        (2, 1000, "2 of 1,000 (below 0.628 %)"),
+        (7, 7, "7 of 7 (below 100 %)"),
+        (0, 0, "0 of 0 (below 100 %)"),
+    ],
+)
+def test_failures_are_shown_with_what_they_prove(failed: int, requests: int, shown: str) -> None:
+    """The bound of Clopper and Pearson: without a failure some 3 over the number of requests, with some more."""
+    assert report.failures(failed, requests) == shown
 
 
 def test_a_gpu_is_read_from_nvidia_smi() -> None:

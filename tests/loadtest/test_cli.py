@@ -1,17 +1,25 @@
 """The commands as a user runs them: output, files, exit codes, and no traceback whatever happens."""
 
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from loadtest import results
 from loadtest.cli import app
 from loadtest.overhead.stub import free_port
+from loadtest.scenario import resized
+from loadtest.scenario_file import load_scenario
 from tests.loadtest.conftest import StartStub
+from tests.loadtest.test_results import cells, made
 
 
 def here(*arguments: str) -> Result:
@@ -25,7 +33,7 @@ def loadtest(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         [sys.executable, "-m", "loadtest", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         cwd=cwd,
         check=False,
     )
@@ -79,6 +87,7 @@ def test_a_run_is_judged_stored_and_reported(start_stub: StartStub, tmp_path: Pa
         (["compare", "none.json", "also-none.json"], 3, "none.json: No such file"),
         (["compare", "none.json", "--select-a", "version=1"], 3, "none.json"),
         (["knee", "--host", "http://x", "--from", "10"], 2, "too short to judge rates below"),
+        (["knee", "--host", "http://127.0.0.1:1"], 6, "does not answer"),
         (["worker", "--master", "nowhere"], 2, "must be HOST:PORT"),
     ],
 )
@@ -122,6 +131,42 @@ def test_the_knee_is_found_on_a_stub(start_stub: StartStub, tmp_path: Path) -> N
     found = json.loads((tmp_path / "k.json").read_text())
     assert found["knee"]["why"] == "found"
     assert 20 <= found["knee"]["rate_per_s"] <= 55
+
+
+def test_two_stored_runs_are_compared(tmp_path: Path) -> None:
+    """Before against after: slices of two files are resampled apart, and the answer is printed, stored and drawn."""
+    scenario = resized(load_scenario("digits-json"), peak=4, duration_s=20)
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    results.write(before, made(scenario, ["host"], cells(["host"], 20, ms=8)))
+    results.write(after, made(scenario, ["host"], cells(["host"], 20, ms=4)))
+    files = ["--json", str(tmp_path / "c.json"), "--svg", str(tmp_path / "c.svg")]
+    shown = here("compare", str(after), str(before), *files)
+    assert shown.exit_code == 0, shown.stderr
+    assert "after against before" in " ".join(shown.stdout.split())
+    found = json.loads((tmp_path / "c.json").read_text())
+    p50 = found["lines"][0]
+    assert (found["paired"], p50["metric"], p50["finding"]) == (False, "latency_p50_ms", "lower")
+    assert p50["low"] <= p50["ratio"] == pytest.approx(0.5, rel=0.01)
+    assert (tmp_path / "c.svg").read_text().startswith("<svg")
+
+
+def test_a_terminal_sees_how_a_run_goes(start_stub: StartStub, tmp_path: Path) -> None:
+    """On a terminal a line moves, with rate, latency and errors; it is gone at the end, and a pipe never sees it."""
+    (tmp_path / "s.yaml").write_text(SHORT.replace("LIMIT", "5000").replace("duration_s: 10", "duration_s: 6"))
+    command = [sys.executable, "-m", "loadtest", "run", "-s", str(tmp_path / "s.yaml"), "--host", start_stub()]
+    shown, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=terminal, env={**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    )
+    os.close(terminal)
+    seen = b""
+    with suppress(OSError):  # what a terminal says when nobody writes to it any more
+        while piece := os.read(shown, 65536):
+            seen += piece
+    os.close(shown)
+    assert process.wait(60) == 0
+    assert b"starting the load generators" in seen
+    assert re.search(rb"\d/s  p50 [\d.]+ ms  p99 [\d.]+ ms  0 errors", seen)
 
 
 def test_workers_of_another_machine_generate_the_load(start_stub: StartStub, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.knee import Knee, Probe, Range, lowest_judgeable, next_step, search, without_rate
-from loadtest.objectives import DEFAULT_OBJECTIVES, Judgement, Verdict
+from loadtest.objectives import DEFAULT_OBJECTIVES, Judgement, Objective, Verdict, judge
+from loadtest.summary import Cell, group
 
 LIMITS = Range(100, 20_000, 0.05)
 
@@ -50,6 +51,23 @@ def test_rates_too_low_to_judge_are_refused_beforehand() -> None:
     """With errors below 0.1 %, ten seconds need some 360 requests/s before zero errors mean anything."""
     assert lowest_judgeable(DEFAULT_OBJECTIVES, 10) == pytest.approx(360)
     assert lowest_judgeable([], 10) == 0
+
+
+@given(
+    metric=st.sampled_from(["latency_p50_ms", "latency_mean_ms", "latency_p90_ms", "latency_p99_ms", "error_rate"]),
+    below=st.sampled_from([0.001, 0.01, 0.3]),
+)
+def test_what_is_not_refused_can_be_judged(metric: str, below: float) -> None:
+    """At the lowest rate an even run has enough to tell, one with a third of that has not."""
+    objective = Objective(metric=metric, below=below)  # type: ignore[arg-type]
+    answers = round(10 * lowest_judgeable([objective], 10))
+
+    def verdict(count: int) -> Verdict:
+        cell = Cell(0, "host", "r", "", latency={0: count})
+        return judge(objective, group([cell], where="", measured_s=10), instances=1, offered_per_s=None).verdict
+
+    assert verdict(answers) == "pass"
+    assert verdict(answers // 3) == "inconclusive"
 
 
 def test_the_rate_objective_is_left_out() -> None:

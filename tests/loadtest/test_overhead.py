@@ -41,7 +41,7 @@ def sample(number: int, name: str, load: str, cpu: float | None, p50: float = 10
     return Sample(number, name, load, connections, cpu, Measured(1000, 500.0, p50, 900.0, errors))
 
 
-def run(twin: float = 20.5, shadow: float = 24.0, errors: int = 0) -> list[Sample]:
+def run(twin: float = 20.5, shadow: float = 24.0, errors: int = 0, refused: float = 4.0) -> list[Sample]:
     """Three rounds in which the machine is slower each time, and Sluice always costs 0.4 of Envoy."""
     found = []
     for number, slow in enumerate((1.0, 1.5, 2.0), start=1):
@@ -49,12 +49,14 @@ def run(twin: float = 20.5, shadow: float = 24.0, errors: int = 0) -> list[Sampl
             costs = {recipes.SLUICE: 20.0, recipes.TWIN: twin, recipes.SHADOW: shadow, recipes.ENVOY: 50.0}
             found += [sample(number, n, load, c * scale * slow, p50=100 + c, errors=errors) for n, c in costs.items()]
             found.append(sample(number, bench.DIRECT, load, None, p50=60.0))
+        found.append(sample(number, recipes.SLUICE, "refused", refused * slow, errors=errors))
     return found
 
 
 def test_wrks_report_is_read() -> None:
     """Counts, units and all kinds of errors are understood; a report without figures is an error."""
     assert wrk.parse(REPORT) == Measured(95312, 31770.66, 793.0, 1_250_000.0, 17)
+    assert wrk.parse(REPORT, refusal=True).errors == 95312 - 10 + 7
     with pytest.raises(BrokenRunError, match="unable to connect"):
         wrk.parse("unable to connect to 127.0.0.1:1 Connection refused")
 
@@ -74,12 +76,15 @@ def test_targets_are_judged() -> None:
     """All targets hold here; memory that was not measured is no data, not a pass."""
     footprint = Footprint(recipes.SLUICE, "worker", 40.0, {"1 MiB": 50.0, "64 MiB": 58.0})
     verdicts = {t.objective: t.verdict for t in figures.judge(run(), [footprint])}
-    assert len(verdicts) == 7
+    assert len(verdicts) == 8
     assert set(verdicts.values()) == {"pass"}
     without = figures.judge(run(), [])
     assert [t.verdict for t in without[-2:]] == ["no_data", "no_data"]
     dear = figures.judge(run(shadow=26.0), [footprint])
     assert [t.verdict for t in dear if "shadow" in t.objective] == ["fail", "fail"]
+    assert [t.verdict for t in figures.judge(run(refused=5.5), []) if "refused" in t.objective] == ["fail"]
+    row = next(r for r in figures.rows(run()) if r.load == "refused")
+    assert (row.cpu_over_served, row.added_p50_us) == (pytest.approx(0.2), None)
 
 
 def test_without_envoy_there_is_no_verdict_on_it() -> None:
@@ -188,7 +193,7 @@ def test_real_proxies_are_measured() -> None:
     assert samples == seen
     assert {(s.arm, s.load) for s in samples} == {
         (a, load) for a in (bench.DIRECT, recipes.SLUICE, "nginx") for load in ("small", "image", "small, 1 connection")
-    }
+    } | {(recipes.SLUICE, "refused"), ("nginx", "refused")}
     for s in samples:
         assert s.measured.errors == 0
         assert s.measured.requests > 10

@@ -1,5 +1,6 @@
 """Load on a real Triton, directly and through the gateway."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def test_digits_on_triton(name: str, digits_triton: LocalTriton) -> None:
     assert result.batch_sizes.requests["digits:2"] == sent
     formed = result.batch_sizes.executions["digits:2"]
     assert sum(size * count for size, count in formed.items()) == items
+    over_time = Counter[int]()
+    for moment in result.batch_sizes.series:
+        over_time.update(moment.executions.get("digits:2", {}))
+    assert over_time == Counter(formed)
+    assert len(result.batch_sizes.series) >= 3
 
 
 def test_open_arrivals_on_triton_with_two_processes(digits_triton: LocalTriton) -> None:
@@ -88,6 +94,58 @@ def test_sequences_on_a_stateful_model(model: str, ids: str, triton: LocalTriton
     result = execute(scenario, Options(arms=[Arm("triton", triton.http_url)]))
     assert result.groups[0].errors == 0
     assert result.groups[0].requests > 20
+
+
+MIX = """\
+name: mix
+shape: {kind: steady, level: 4, duration_s: 5}
+warmup_s: 0
+requests:
+  - name: halves
+    model: half
+    input: synthetic
+    batch: 4
+    weight: 3
+    tensors: [{name: X, datatype: FP16, shape: [4]}]
+  - name: sums
+    model: add_sub
+    input: synthetic
+    encoding: json
+    tensors: [{name: INPUT0, datatype: FP32, shape: [16]}, {name: INPUT1, datatype: FP32, shape: [16]}]
+objectives:
+  - {metric: error_rate, below: 0.05}
+  - {metric: latency_p50_ms, below: 5000, where: request=sums}
+"""
+
+
+def test_several_models_in_one_run(triton: LocalTriton) -> None:
+    """Two models with their own batches and encodings share a run by weight, and each has its own figures."""
+    result = execute(parse_scenario(MIX, source="mix"), Options(arms=[Arm("triton", triton.http_url)]))
+    groups = {g.where: g for g in result.groups}
+    whole, halves, sums = (groups[f"arm=triton{part}"] for part in ("", ",request=halves", ",request=sums"))
+    assert whole.errors == 0
+    assert halves.requests + sums.requests == whole.requests > 100
+    assert abs(halves.requests / whole.requests - 0.75) < 4 * (0.75 * 0.25 / whole.requests) ** 0.5
+    assert halves.items_per_s == pytest.approx(4 * halves.rate_per_s)
+    assert sums.items_per_s == pytest.approx(sums.rate_per_s)
+    assert result.verdict == "pass"
+    assert result.batch_sizes is not None
+    models = {name.partition(":")[0] for name, sizes in result.batch_sizes.executions.items() if sizes}
+    assert models == {"half", "add_sub"}
+
+
+@pytest.mark.parametrize(("keys", "variants"), [(1, 1), (1000, 2)])
+def test_sticky_keys_reach_the_gateway(keys: int, variants: int, digits_triton: LocalTriton, tmp_path: Path) -> None:
+    """All requests of one key get one variant of two that are equally likely; those of many keys get both."""
+    routes = [route("digits", "digits", 50, 50, sticky_header="x-sticky-key")]
+    scenario = changed(resized(load_scenario("digits-sticky"), peak=2, duration_s=3), warmup_s=0.0)
+    (request,) = scenario.model_dump()["requests"]
+    scenario = changed(scenario, requests=[{**request, "sticky": {"header": "x-sticky-key", "keys": keys}}])
+    with serving(tmp_path, [digits_triton.http_url], routes, workers=2) as gateway:
+        result = execute(scenario, Options(arms=[Arm("gateway", gateway.url)]))
+    assert result.groups[0].errors == 0
+    assert result.groups[0].requests > 50
+    assert len({cell.variant for cell in result.cells if cell.latency}) == variants
 
 
 def test_half_precision_tensors_on_triton(triton: LocalTriton) -> None:

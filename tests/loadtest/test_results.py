@@ -1,23 +1,25 @@
 """Results: what is measured out of cells, stored, read back, reported."""
 
 import re
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from loadtest import results
+from loadtest import probing, results
+from loadtest.batch_watch import BatchWatch, period_s
 from loadtest.driver.messages import Outcome
 from loadtest.errors import FileError, UsageError
 from loadtest.execute import Options, assemble
 from loadtest.histogram import bucket_of
 from loadtest.plan import Arm, make_plan
 from loadtest.report import html
-from loadtest.results import BatchSizes, Result
+from loadtest.results import BatchMoment, BatchSizes, Result
 from loadtest.scenario import Scenario, changed, resized
 from loadtest.scenario_file import load_scenario
 from loadtest.summary import Cell
-from loadtest.triton_stats import ModelStats, difference
+from loadtest.triton_stats import ModelStats, Snapshot, difference, series
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -39,7 +41,8 @@ def made(scenario: Scenario, arms: list[str], outcome: list[Cell], **more: objec
     plan = make_plan(scenario, [Arm(a, f"http://{a}") for a in arms], arm_slice_s=1.0)
     seen = Outcome(started_at=0.0, cells=outcome, cpu_shares=[0.3], missing=0)
     seen = msgspec.structs.replace(seen, **more)
-    batches = BatchSizes({"digits:1": {1: 40, 8: 3}}, {"digits:1": 64}, {"digits:1": 0.2}, {"digits:1": 1.1})
+    moments = [BatchMoment(0, 1, {"digits:1": {1: 30}}, {}), BatchMoment(1, 2, {"digits:1": {1: 10, 8: 3}}, {})]
+    batches = BatchSizes({"digits:1": {1: 40, 8: 3}}, {"digits:1": 64}, {"digits:1": 0.2}, {"digits:1": 1.1}, moments)
     return assemble(scenario, Options(arms=plan.arms), plan, seen, batches=batches, notes=[])
 
 
@@ -65,6 +68,15 @@ def test_a_warm_up_within_a_slice_takes_all_of_it(scenario: Scenario) -> None:
     """Only whole slices count: a warm-up of 2.5 s leaves the slices from 3 s on."""
     result = made(changed(scenario, warmup_s=2.5), ["host"], cells(["host"], 20))
     assert (result.groups[0].measured_s, result.warmup_s) == (17, 3)
+
+
+def test_arms_that_cannot_have_a_turn_are_refused_beforehand(scenario: Scenario) -> None:
+    """In 6 s of which 2 do not count, turns of 2 s (A B B) leave nothing of A; those of 1 s do."""
+    arms = [Arm(name, f"http://{name}") for name in "ab"]
+    short = resized(scenario, duration_s=6)
+    with pytest.raises(UsageError, match=r"6 s are too short: each arm needs a slice of 2 s after 2 s of warm-up"):
+        make_plan(short, arms, arm_slice_s=2.0)
+    assert make_plan(short, arms, arm_slice_s=1.0).slicing.measured(0, 2.0)
 
 
 def test_arms_have_rates_of_their_own_time(scenario: Scenario) -> None:
@@ -107,6 +119,17 @@ def test_missing_reports_and_a_busy_generator_are_said(scenario: Scenario) -> No
     assert len(result.notes) == 2
 
 
+@pytest.mark.parametrize(("share", "ms", "said"), [(0.97, 900, 1), (0.3, 900, 0), (0.97, 4, 0)])
+def test_a_limit_that_may_be_the_generators_own_is_said(scenario: Scenario, share: float, ms: float, said: int) -> None:
+    """A probe that failed while a load generator had no CPU to spare says so; one that held proves itself."""
+    asked = changed(scenario, objectives=[{"metric": "latency_p99_ms", "below": 100}])
+    result = made(asked, ["host"], cells(["host"], 20, ms=ms), cpu_shares=[0.1, share])
+    seen = probing.probe(result, 100)
+    assert (seen.verdict, seen.requests, seen.generator_cpu) == ("fail" if ms > 100 else "pass", 1800, share)
+    assert sum("may be its own" in reason for reason in seen.reasons) == said
+    assert ("may be its own" in probing.line(seen)) == bool(said)
+
+
 def test_results_survive_storing(scenario: Scenario, tmp_path: Path) -> None:
     """What is read back is what was stored; anything else is refused with the file's name."""
     result = made(scenario, ["a", "b"], cells(["a", "b"], 20))
@@ -145,9 +168,10 @@ def test_the_report_is_one_harmless_file(scenario: Scenario) -> None:
         "Latency by percentile",
         "Errors",
         "Batches",
+        "Batch sizes over time",
     ):
         assert f"<h2>{title}" in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 7
     assert "a against b" in page
 
 
@@ -185,3 +209,56 @@ def test_a_model_loaded_anew_counts_from_zero() -> None:
     fresh = difference({"digits:1": stats(100, {1: 100})}, {"digits:1": stats(7, {1: 7})})
     assert fresh.executions == {"digits:1": {1: 7}}
     assert difference({}, {"digits:1": stats(7, {1: 7})}) == fresh
+
+
+def test_batches_over_time_add_up_to_the_whole() -> None:
+    """Each stretch has what happened in it, seconds count from the start of the run, and nothing is counted twice."""
+    samples = [
+        (99.0, {"digits:1": stats(100, {1: 60})}),
+        (99.5, {"digits:1": stats(100, {1: 60})}),
+        (101.0, {"digits:1": stats(110, {1: 70}, 10_000_000)}),
+        (102.0, {"digits:1": stats(110, {1: 70}, 10_000_000)}),
+        (103.0, {"digits:1": stats(130, {1: 70, 4: 5}, 50_000_000)}),
+    ]
+    found = series(samples, started_at=100.0)
+    assert [(m.start_s, m.end_s) for m in found] == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)]
+    assert [m.executions for m in found] == [{"digits:1": {1: 10}}, {}, {"digits:1": {4: 5}}]
+    assert [m.queue_ms for m in found] == [{"digits:1": 1.0}, {}, {"digits:1": 2.0}]
+
+
+def test_a_run_that_begins_during_a_reading_loses_no_batch() -> None:
+    """What a slow answer has counted since it was asked for belongs to the run's course as it does to the whole."""
+    answers, asked_at = iter([stats(0, {}), stats(30, {1: 30})]), 0.0
+
+    def take() -> Snapshot:
+        nonlocal asked_at
+        asked_at = time.time()
+        return {"digits:1": next(answers)}
+
+    with BatchWatch(take, period_s=60.0) as watch:
+        pass
+    found = watch.found(started_at=asked_at)
+    assert found is not None
+    assert [moment.executions for moment in found.series] == [found.executions] == [{"digits:1": {1: 30}}]
+
+
+def test_statistics_that_end_are_a_problem_not_a_figure() -> None:
+    """A server that stops giving statistics makes batch sizes unknown, with its reason."""
+    answers = iter([{"digits:1": stats(0, {})}])
+
+    def take() -> Snapshot:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise ValueError("gone") from None
+
+    with BatchWatch(take, period_s=60.0) as watch:
+        pass
+    assert watch.found(started_at=0.0) is None
+    assert watch.problem == "batch sizes are unknown: gone"
+
+
+@pytest.mark.parametrize(("duration", "period"), [(10.0, 1.0), (3600.0, 3.0)])
+def test_long_runs_are_read_less_often(duration: float, period: float) -> None:
+    """Once a second, and at most MAX_SAMPLES times."""
+    assert period_s(duration) == period
