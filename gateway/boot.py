@@ -103,12 +103,13 @@ class SlotState(IntEnum):
 class Slots:
     """One shared cache line per process: open connections, state and last sign of life (monotonic nanoseconds).
 
-    Each worker writes only its own line; the supervisor clears the line of a worker that died. Eight-byte aligned
+    Each process writes only its own line; the supervisor clears the line of a worker that died. Eight-byte aligned
     words make single reads and writes whole on every platform the gateway runs on. The number of lines is fixed, so
     that workers come and go without a new memory file: the lowest free one is taken.
     """
 
     LINES = 1024
+    CONTROLLER = LINES - 1  # that process writes signs of life only, and is never SERVING
 
     def __init__(self, fd: int, workers: int) -> None:
         self.workers = workers

@@ -60,16 +60,18 @@ def _policy(policy: Path | None, routes: Path | None, route: str) -> RolloutPoli
 
 def _show(found: Plan) -> None:
     table = Table(title=f"{found.rate:g} requests/s, errors {100 * found.base:g} % -> {100 * found.worse:g} %")
-    for column in ("step", "requests/s", "passes after", "90 % by", "caught", "requests to catch", "s", "90 % by"):
+    passing, catching = ("requests to pass", "s", "90 % by"), ("caught", "requests to catch", "s", "90 % by")
+    for column in ("step", "requests/s", *passing, *catching):
         table.add_column(column, justify="left" if column == "step" else "right")
     for step in found.steps:
         table.add_row(
             step.name,
             f"{step.requests_per_s:g}",
+            _requests(step.pass_requests),
             _seconds(step.pass_s),
             _seconds(step.pass_p90_s),
             f"{100 * step.caught:.0f} %",
-            "-" if step.catch_requests is None else f"{step.catch_requests:.0f}",
+            _requests(step.catch_requests),
             _seconds(step.catch_s),
             _seconds(step.catch_p90_s),
         )
@@ -82,6 +84,10 @@ def _show(found: Plan) -> None:
         f"{100 * found.caught:.1f} % of the rollouts and promoted in {100 * found.slipped:.1f} %. "
         f"{found.rollouts} simulated rollouts each."
     )
+
+
+def _requests(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def _seconds(value: float | None) -> str:

@@ -38,7 +38,11 @@ def start(
     admin_url: AdminUrl = DEFAULT_URL,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Start a rollout. With --dry-run: the stages it would go through."""
+    """Start a rollout.
+
+    With --dry-run: the stages it would go through, and what its gates say to the evidence of the route's running or
+    last rollout.
+    """
     body = msgspec.json.encode(load_policy(policy)) if policy is not None else None
     client = AdminClient(admin_url)
     found = client.post(f"/routes/{route}/rollout", body, candidate=candidate, why=why, dry_run=dry_run)
@@ -50,7 +54,7 @@ def start(
 
 @app.command()
 def status(
-    route: Annotated[str, typer.Argument(help="Route or rollout; all running ones when left out.")] = "",
+    route: Annotated[str, typer.Argument(help="Route or rollout; by default all that run, and the latest.")] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it until it is over.")] = False,
     admin_url: AdminUrl = DEFAULT_URL,
     output: OutputOption = Output.TABLE,

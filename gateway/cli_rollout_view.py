@@ -50,13 +50,14 @@ def _ladder(rollout: dict[str, Any]) -> RenderableType:
 def _arms(rollout: dict[str, Any]) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = ("assigned", "ok", "client_error", "upstream_error", "timeout", "connect_error", "shed")
-    for name in ("ARM", *columns, "right", "wrong", "compared", "different"):
+    for name in ("ARM", *columns, "p50 ms", "p99 ms", "right", "wrong", "compared", "different"):
         table.add_column(name.upper().replace("_", " "), justify="left" if name == "ARM" else "right")
     for arm in ("candidate", "reference"):
         counts = rollout[f"{arm}_counts"]
         truth = (f"{counts[f'feedback_{name}']:.0f}" for name in ("correct", "wrong"))
         shadow = (str(counts[f"shadow_{name}"]) for name in ("compared", "disagreed"))
-        table.add_row(arm, *(str(counts[name]) for name in columns), *truth, *shadow)
+        times = ("-" if counts[name] is None else f"{counts[name]:.3g}" for name in ("p50_ms", "p99_ms"))
+        table.add_row(arm, *(str(counts[name]) for name in columns), *times, *truth, *shadow)
     return table
 
 
@@ -93,6 +94,8 @@ def _gates(verdict: dict[str, Any]) -> RenderableType:
 def _effect(gate: dict[str, Any]) -> str:
     if gate["effect"] is None:
         return "-"
-    low = "0" if gate["effect_low"] is None else f"{gate['effect_low']:.3g}"
+    if gate["effect_low"] is None:
+        return f"{gate['effect']:.3g}"  # a size without an interval (PSI)
+    low = f"{gate['effect_low']:.3g}"
     high = "∞" if gate["effect_high"] is None else f"{gate['effect_high']:.3g}"
     return f"{gate['effect']:.3g} [{low}, {high}]"

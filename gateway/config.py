@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Len
 
 from gateway.config_delivery import Delivery
 from gateway.config_security import Auth, Tls
+from gateway.config_supervision import Supervision
 from gateway.config_tracing import Tracing
 from gateway.core.pool import STRICT, Backend, Pool
 from gateway.core.route import Problem
@@ -38,7 +39,8 @@ class Limits:
         max_response_head_bytes: a backend's status line and headers (502 beyond).
         max_connections: client connections; beyond it new ones wait in the listen backlog.
         max_in_flight: requests under way (503 beyond).
-        max_buffered_bytes: bodies held for retries, mirrors and sequences, all requests together (503 beyond).
+        max_buffered_bytes: bodies held for retries, mirrors and sequences, all requests together (503 beyond). Of
+            requests that have not arrived whole, half as much may be held besides, but at least 8 MiB.
         max_rss_bytes: resident memory of a worker above which it sheds new inferences (503); 0 for no ceiling.
         max_held_bytes: body of one request that may be held; a larger one streams and gives up its retry.
         max_gathered_bytes: body of one request that must be read whole for its sequence or its queue timeout (413
@@ -50,6 +52,8 @@ class Limits:
         write_timeout_s: a client that takes nothing of its response for so long is cut off.
         linger_s: how long a slot stays taken for a backend that still works for a client that is gone.
         drain_s: grace for requests in flight when the process is told to stop.
+        drain_idle_s: a worker that is replaced keeps a connection that long without a request (but no longer than half
+            of `drain_s`), so that the next one is answered, with `Connection: close`. At the end of the gateway: 1 s.
         unready_s: before that it says for so long that it is not ready, and still serves: load balancers need time.
     """
 
@@ -73,6 +77,7 @@ class Limits:
     write_timeout_s: Annotated[float, Gt(0), Le(3600)] = 60.0
     linger_s: Annotated[float, Ge(0), Le(3600)] = 30.0
     drain_s: Annotated[float, Ge(0), Le(3600)] = 20.0
+    drain_idle_s: Annotated[float, Ge(0), Le(3600)] = 5.0
     unready_s: Annotated[float, Ge(0), Le(600)] = 0.0
 
 
@@ -132,6 +137,7 @@ class Config:
         auth: who may use the data plane.
         delivery: rollouts, webhooks and ground truth.
         tracing: spans of inferences; off where it is missing.
+        supervision: patience with processes that hang.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -148,6 +154,7 @@ class Config:
     auth: Auth = field(default_factory=Auth)
     delivery: Delivery = field(default_factory=Delivery)
     tracing: Tracing | None = None
+    supervision: Supervision = field(default_factory=Supervision)
 
 
 def is_loopback(host: str) -> bool:
@@ -167,6 +174,9 @@ def config_problems(config: Config) -> Iterator[Problem]:
         yield Problem(("admin", "host"), what)
     if config.listen.port and config.listen.port == config.admin.port:
         yield Problem(("admin", "port"), f"port {config.admin.port} is already the data plane's")
+    if config.supervision.kill_s <= config.supervision.warn_s:
+        what = f"must be more than warn_s ({config.supervision.warn_s:g}), is {config.supervision.kill_s:g}"
+        yield Problem(("supervision", "kill_s"), what)
     names: set[str] = set()
     for i, pool in enumerate(config.pools):
         if pool.name in names:

@@ -31,6 +31,9 @@ class Delivery:
 
     Attributes:
         webhooks: told of every rollout event.
+        block_s: bad outcomes within so long may share one cause and count for one until a rollout's own data show
+            otherwise (see docs/delivery.md). Shorter finds a bad version sooner, and takes a fault that hits one arm
+            alone for longer than this for the version's.
         mend_interval_s: how often the fleet is compared with the table and missing models are loaded; 0 turns it off.
         join_window_s: ground truth that comes later than this after its prediction finds nothing to join.
         join_max: predictions remembered at most; the oldest go first.
@@ -39,6 +42,7 @@ class Delivery:
     __pydantic_config__: ClassVar = STRICT
 
     webhooks: Annotated[tuple[Webhook, ...], Len(0, 20)] = ()
+    block_s: Annotated[float, Ge(0.05), Le(60)] = 1.0
     mend_interval_s: Annotated[float, Ge(0), Le(3600)] = 15.0
     join_window_s: Annotated[float, Gt(0), Le(7 * 86_400)] = 3600.0
     join_max: Annotated[int, Ge(1), Le(10_000_000)] = 200_000

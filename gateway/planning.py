@@ -23,6 +23,7 @@ class StepPlan:
         requests_per_s: candidate requests per second.
         pass_s: median time until a candidate as good as the old version passes the step.
         pass_p90_s: time by which nine in ten have passed it.
+        pass_requests: candidate requests in the median time.
         caught: part of the simulated regressions that this step alone catches within the time simulated.
         catch_s: median time until it does.
         catch_p90_s: time by which nine in ten are caught.
@@ -34,6 +35,7 @@ class StepPlan:
     requests_per_s: float
     pass_s: float | None
     pass_p90_s: float | None
+    pass_requests: float | None
     caught: float
     catch_s: float | None
     catch_p90_s: float | None
@@ -112,6 +114,7 @@ def plan(
     steps = []
     for i, stage in enumerate(ladder):
         told(stage.name)
+        per_s, pass_s = rate * stage.weight / 100, _quantile(good.step_s[i], 0.5)
         when, requests = _catch(
             regressed, policy, stage, rate=rate, rollouts=rollouts, seed=seed + 2 + i, horizon_s=horizon_s
         )
@@ -119,9 +122,10 @@ def plan(
             StepPlan(
                 name=stage.name,
                 weight=stage.weight,
-                requests_per_s=rate * stage.weight / 100,
-                pass_s=_quantile(good.step_s[i], 0.5),
+                requests_per_s=per_s,
+                pass_s=pass_s,
                 pass_p90_s=_quantile(good.step_s[i], 0.9),
+                pass_requests=None if pass_s is None else per_s * pass_s,
                 caught=len(when) / rollouts,
                 catch_s=_quantile(when, 0.5),
                 catch_p90_s=_quantile(when, 0.9),

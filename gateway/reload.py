@@ -7,6 +7,7 @@ from gateway.config import Admin, Config, Listen
 # Who has to start anew for a change of that key. Keys that are not listed: both.
 _WORKERS = frozenset({"limits", "auth"})
 _CONTROLLER = frozenset({"pools"})
+_SUPERVISOR = frozenset({"supervision"})
 _FIXED = frozenset({"state_dir", "store"})
 _FIXED_OF_ADDRESS = frozenset({"host", "port"})
 
@@ -44,8 +45,8 @@ def compare(old: Config, new: Config) -> Reload:
         changed.append(name)
         if name in _FIXED:
             fixed.append(name)
-        workers |= name not in _CONTROLLER
-        controller |= name not in _WORKERS
+        workers |= name not in _CONTROLLER | _SUPERVISOR
+        controller |= name not in _WORKERS | _SUPERVISOR
     return Reload(changed=tuple(changed), fixed=tuple(fixed), workers=workers, controller=controller)
 
 

@@ -1,6 +1,6 @@
 """The admin API of rollouts: start, watch, command, feed with ground truth, look at shadow differences."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
@@ -10,11 +10,12 @@ from gateway.configfile import parse_json, policy_problems
 from gateway.controlplane.api_models import ErrorBody
 from gateway.controlplane.api_write import DryRun, Who, Why, read_body
 from gateway.controlplane.control import Control
-from gateway.controlplane.delivery.explain import RolloutBody, describe
+from gateway.controlplane.delivery.explain import RolloutBody, describe, verdict_body
 from gateway.controlplane.delivery.record import Record
 from gateway.controlplane.delivery.rollouts import Wish
 from gateway.controlplane.delivery.wiring import Delivery
 from gateway.core.rollout_policy import RolloutPolicy
+from gateway.core.rollout_table import STAGED
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorBody},
@@ -94,6 +95,14 @@ def router(control: Control, plane: Delivery) -> APIRouter:
         live = run if run is not None and run.record.id == record.id else None
         return describe(live.record if live else record, live.verdict if live else None)
 
+    async def explain(record: Record) -> RolloutBody:
+        """With the verdict that the last decision rests on, once nothing is judged any more."""
+        shown = show(record)
+        if shown.verdict is None and shown.phase not in STAGED:
+            last = await control.run(rollouts.store.last_verdict, record.id)
+            shown.verdict = verdict_body(last) if last is not None else None
+        return shown
+
     async def find(name: str) -> Record:
         """By id, or the newest of a route."""
         record = await control.run(rollouts.store.get, name)
@@ -106,15 +115,15 @@ def router(control: Control, plane: Delivery) -> APIRouter:
     @api.get("/rollouts")
     async def rollout_list(
         route: Annotated[str | None, Query(description="only of this route")] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        limit: Annotated[int, Query(ge=1, le=1000, description="of those that are over, the newest so many")] = 50,
     ) -> list[RolloutBody]:
-        """Rollouts, newest first."""
+        """Rollouts that are not over, then those that are, each newest first."""
         return [show(record) for record in await control.run(rollouts.store.latest, route, limit)]
 
     @api.get("/rollouts/{name}")
     async def rollout(name: str) -> RolloutBody:
         """One rollout by id, or the newest of the route of that name, with every gate's verdict explained."""
-        return show(await find(name))
+        return await explain(await find(name))
 
     @api.get("/rollouts/{name}/decisions")
     async def decisions(name: str, limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> list[DecisionBody]:
@@ -137,7 +146,8 @@ def router(control: Control, plane: Delivery) -> APIRouter:
         body = await read_body(request)
         policy = parse_json(body, RolloutPolicy, policy_problems) if body else None
         wish = Wish(route=route, candidate=candidate, policy=policy, who=who, why=why)
-        return show(await rollouts.start(wish, dry_run=dry_run))
+        record = await rollouts.start(wish, dry_run=dry_run)
+        return describe(record, await rollouts.judge(record)) if dry_run else show(record)
 
     @api.post("/routes/{route}/rollout/{verb}")
     async def command(
@@ -150,9 +160,11 @@ def router(control: Control, plane: Delivery) -> APIRouter:
         dry_run: DryRun = False,
     ) -> RolloutBody:
         """Pauses, resumes, promotes, aborts or rolls back the rollout on a route."""
-        if not dry_run:
-            await rollouts.command(route, verb, who=who, full=full, note=why)
-        return show(await find(route))
+        decision = await rollouts.command(route, verb, who=who, full=full, note=why, dry_run=dry_run)
+        if dry_run:
+            record = await find(route)
+            return describe(replace(record, state=decision.state, because=decision.reason), decision.verdict)
+        return await explain(await find(route))
 
     @api.post("/feedback")
     async def feedback(body: FeedbackBody) -> FeedbackResult:

@@ -211,7 +211,9 @@ class Control:
         if wrong := problems(routes, self._pools):
             raise ConfigError([f"{dotted(problem.where)}: {problem.what}" for problem in wrong])
         if verify:
-            missing = await self.fleet.missing((v for route in routes for v in route.variants), self._pools)
+            # What a rollout will load need not be there yet, nor any more after it was taken back.
+            needed = (v for route in routes for v in (route.served if route.rollout else route.variants))
+            missing = await self.fleet.missing(needed, self._pools)
             if missing:
                 raise ConfigError(missing)
         diff = difference(current.routes, routes)

@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 import uvloop
 
-from gateway.boot import ControllerBoot
+from gateway.boot import ControllerBoot, Slots, SlotState
 from gateway.controlplane import api
 from gateway.controlplane.auth import Access
 from gateway.controlplane.backend_tls import BackendTransports
@@ -32,6 +32,7 @@ from gateway.telemetry.logs import logger
 _MAX_CONNECTIONS = 512
 _STOP_S = 3
 _LOOK_S = 1.0
+_LIFE_S = 0.25
 _FIRST_TABLE_S = 5.0
 _log = logger("controller")
 
@@ -62,6 +63,13 @@ def run(boot: ControllerBoot) -> int:
     return uvloop.run(_run(boot))
 
 
+async def _show_life(slots: Slots) -> None:
+    """Tells the supervisor that this loop turns; it kills a controller that says nothing for too long."""
+    while True:
+        slots.write(Slots.CONTROLLER, 0, SlotState.EMPTY, time.monotonic_ns())
+        await asyncio.sleep(_LIFE_S)
+
+
 async def _begin(control: Control, plane: wiring.Delivery, routes: tuple[Route, ...] | None) -> None:
     """Publishes the first table. Routes given at start yield to a rollout that is under way on one of them."""
     if routes is None or not await control.run(plane.rollouts.store.active):
@@ -81,6 +89,7 @@ async def _run(boot: ControllerBoot) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     config = boot.config
+    life = asyncio.create_task(_show_life(Slots(boot.slots_fd, config.workers)))
     state_dir = Path(config.state_dir)
     access = Access(config.admin)
     lock = WriterLock(state_dir)
@@ -127,7 +136,7 @@ async def _run(boot: ControllerBoot) -> int:
         await stop.wait()
         server.should_exit = True
         await serving
-        tasks.append(fresh)
+        tasks += (fresh, life)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -12,15 +12,26 @@ NO_PRIORITY = 1 << 32
 
 
 class Line(Generic[Waiter]):
-    """Waiters of one route."""
+    """Waiters of one route.
 
-    __slots__ = ("_arrivals", "_entries", "_keys", "bound")
+    Attributes:
+        bound: how many may wait.
+        full: nobody more may wait, but in the place of another.
+    """
+
+    __slots__ = ("_arrivals", "_entries", "_keys", "bound", "full")
 
     def __init__(self, bound: int = 0) -> None:
         self.bound = bound
+        self.full = bound <= 0
         self._entries: list[tuple[int, int]] = []  # (priority, arrival), next one last
         self._keys: dict[Waiter, tuple[int, int]] = {}
         self._arrivals: dict[tuple[int, int], Waiter] = {}
+
+    def resize(self, bound: int) -> None:
+        """Changes the bound; those who wait already stay."""
+        self.bound = bound
+        self.full = len(self._entries) >= bound
 
     def __len__(self) -> int:
         """How many wait."""
@@ -28,7 +39,7 @@ class Line(Generic[Waiter]):
 
     def takes(self, priority: int) -> bool:
         """Whether one more of that priority could wait now, if need be in the place of another."""
-        if len(self._entries) < self.bound:
+        if not self.full:
             return True
         return bool(self._entries) and self._entries[0][0] < -(priority or NO_PRIORITY)
 
@@ -47,12 +58,13 @@ class Line(Generic[Waiter]):
         left: Waiter | None = None
         if not self.takes(priority):
             return False, None
-        if len(self._entries) >= self.bound:
+        if self.full:
             left = self._arrivals[self._entries[0]]
             self.leave(left)
         insort(self._entries, key)
         self._keys[waiter] = key
         self._arrivals[key] = waiter
+        self.full = len(self._entries) >= self.bound
         return True, left
 
     def first(self) -> Waiter:
@@ -66,4 +78,5 @@ class Line(Generic[Waiter]):
             return False
         self._entries.remove(key)
         del self._arrivals[key]
+        self.full = len(self._entries) >= self.bound
         return True

@@ -5,6 +5,7 @@ odds that are fair under it. Wealth is a non-negative supermartingale under the 
 probability at most alpha at any time (Waudby-Smith and Ramdas, 2024). The mean over several stakes is again one.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,8 @@ from gateway.core.evidence import Floats, log_mean
 
 STAKES: Final[Floats] = np.array([0.01, 0.03, 0.1, 0.3, 0.6])
 """Parts of the largest stake at which a loss never ruins."""
+
+_HALVINGS = 10
 
 _RATES: Final[Floats] = np.array([0.0, 0.1, 0.25, 0.5, 0.75])
 
@@ -88,3 +91,36 @@ def log_difference_below(
 ) -> Floats:
     """Log evidence against "the candidate's bad rate exceeds the reference's by at least `difference`"."""
     return _log_bets(bad, bad_reference, seen, share, difference=difference, sign=-1)
+
+
+def difference_interval(
+    bad: ArrayLike, bad_reference: ArrayLike, seen: ArrayLike, share: ArrayLike, *, alpha: float
+) -> tuple[float, float]:
+    """Differences of the bad rates that the data do not contradict, as (low, high) to about 0.002.
+
+    Covers the true difference at all times together with probability 1 - alpha: the evidence against "at most d" only
+    falls as d grows, and that against "at least d" only rises, so one test each decides for all differences beyond.
+
+    Arguments as in `log_difference_above`; without a reference (share 1) the difference is a rate, and not negative.
+    """
+    bound, counts = np.log(2 / alpha), (bad, bad_reference, seen, share)
+    least = 0.0 if np.min(share) >= 1 else -1.0
+    step = 2.0**-_HALVINGS
+
+    def too_low(d: float) -> bool:
+        return bool(log_difference_above(*counts, difference=d) >= bound)
+
+    def too_high(d: float) -> bool:
+        return bool(log_difference_below(*counts, difference=d) >= bound)
+
+    low = _last(too_low, least + step, 1.0 - step) if too_low(least + step) else least
+    high = _last(too_high, 1.0 - step, least + step) if too_high(1.0 - step) else 1.0
+    return min(low, high), max(low, high)  # outcomes that fit no difference at all leave the stretch in between
+
+
+def _last(holds: Callable[[float], bool], at: float, to: float) -> float:
+    """The last point from `at`, where it holds, towards `to` at which it still does; for what holds up to a point."""
+    for _ in range(_HALVINGS):
+        middle = (at + to) / 2
+        at, to = (middle, to) if holds(middle) else (at, middle)
+    return at

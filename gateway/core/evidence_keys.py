@@ -26,7 +26,8 @@ class KeyLedger:
         """New keys of one second per check as (candidate, reference).
 
         Args:
-            reported: (check, arm, key hashes) from any number of workers; arm is `candidate` or `reference`.
+            reported: (check, arm, key hashes) from any number of workers; arm is `candidate`, `reference`, or empty:
+                a key of neither arm is used up all the same, so that those left for a later step are of all kinds.
         """
         counts: dict[str, list[float]] = {}
         for check, arm, hashes in reported:
@@ -35,7 +36,8 @@ class KeyLedger:
             for key in hashes:
                 if key not in seen and len(seen) < self._limit:
                     seen.add(key)
-                    pair[arm != "candidate"] += 1.0
+                    if arm:
+                        pair[arm != "candidate"] += 1.0
         return {check: (pair[0], pair[1]) for check, pair in counts.items()}
 
     def sizes(self) -> Mapping[str, int]:

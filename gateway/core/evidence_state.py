@@ -134,6 +134,9 @@ def absorb(evidence: Evidence, block: Block, policy: RolloutPolicy) -> Evidence:
     if block.epoch > evidence.epoch:
         looks = replace(evidence.looks, next_at=drift.FIRST_LOOK)
         evidence = replace(evidence, epoch=block.epoch, candidate=NOTHING, reference=NOTHING, seconds=0, looks=looks)
+        if evidence.by_key and block.share >= 1:
+            # With every key on the candidate it has drawn none in particular; what those drawn before did is no bet.
+            evidence = replace(evidence, objectives={})
     current = block.epoch == evidence.epoch  # stragglers count for the stage they were assigned in
     after = replace(
         evidence,

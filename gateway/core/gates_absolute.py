@@ -18,7 +18,8 @@ def judge_guardrails(evidence: Evidence, policy: RolloutPolicy, stage: Stage, ga
 
     Fails on evidence that the candidate is beyond an objective and beyond what the old version does at the same time;
     passes while its own rate in this stage keeps every objective (times the step's slack). On sticky routes it holds
-    instead of failing: the candidate may have drawn the keys that fail anywhere, and only counts by key can tell.
+    instead of failing while the traffic is split: the candidate may have drawn the keys that fail anywhere, and only
+    counts by key can tell.
     """
     bound = 1 / gate_alpha(policy, "guardrails")
     old = {name: (bad, seen) for name, _, bad, seen in guardrail_counts(gate, evidence.old)}
@@ -38,7 +39,7 @@ def judge_guardrails(evidence: Evidence, policy: RolloutPolicy, stage: Stage, ga
     statistic = float(log_mean(list(logs.values()))) if logs else 0.0
     would_change = ""
     beyond = statistic >= math.log(bound)
-    if beyond and evidence.by_key:
+    if beyond and evidence.by_key and stage.weight < 100:
         outcome = Outcome.INCONCLUSIVE
         reason = (
             f"objective {_NAMES[worst]} is missed, by the version or by the keys it drew ({'; '.join(missed or kept)})"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from gateway.core.evidence import log_share_mismatch
-from gateway.core.evidence_bets import log_difference_above, log_difference_below
+from gateway.core.evidence_bets import difference_interval, log_difference_above, log_difference_below
 from gateway.core.evidence_state import Difference, Evidence, gate_alpha
 from gateway.core.rollout_policy import AccuracyGate, RolloutPolicy, ShadowGate
 from gateway.core.rollout_stages import Stage
@@ -16,6 +16,7 @@ SHARE_BOUND = 1000.0
 
 def judge_shadow(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: ShadowGate) -> GateVerdict:
     """Candidate copies that disagree with the original, beyond what a second stable copy does."""
+    least = math.ceil(gate.min_samples / stage.slack)
     return _judge(
         "shadow",
         "disagreements",
@@ -23,7 +24,8 @@ def judge_shadow(evidence: Evidence, policy: RolloutPolicy, stage: Stage, gate: 
         policy,
         tolerated=gate.max_disagreement,
         margin=gate.margin_disagreement * stage.slack,
-        min_samples=math.ceil(gate.min_samples / stage.slack),
+        # Where the candidate has no traffic, the stage's own minimum is one of copies.
+        min_samples=least if stage.weight else max(least, stage.min_samples),
         counts=not gate.dry_run,
     )
 
@@ -67,6 +69,7 @@ def _judge(
         else 0.0
     )
     effect = x / candidate - (y / reference if reference else 0.0) if candidate else None
+    low, high = difference_interval(*arrays, alpha=policy.alpha) if seen else (None, None)
     text = f"{x:g} {what} in {candidate:g} on the candidate, {y:g} in {reference:g} beside it"
     would_change = ""
     if bent >= math.log(SHARE_BOUND):
@@ -95,6 +98,8 @@ def _judge(
         samples=candidate,
         reference_samples=reference,
         effect=effect,
+        effect_low=low,
+        effect_high=high,
         would_change=would_change,
         counts=counts,
     )

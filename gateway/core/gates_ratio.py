@@ -118,11 +118,13 @@ def _verdict(
     fine = min(f.fine for f in found)
     leading = max(found, key=lambda f: f.worse)
     weakest = min(found, key=lambda f: f.fine)
-    tallies = _current(evidence, leading.name).tallies
+    # Of what never happened on either side there is nothing to tell.
+    told = max((f for f in found if f.n), key=lambda f: f.worse, default=leading)
+    tallies = _current(evidence, told.name).tallies
     low, high = tests.ratio_interval(*_arrays(tallies), alpha=policy.alpha) if tallies else (0.0, None)
     effect = tests.ratio([t.raw_x for t in tallies], [t.raw_n for t in tallies], [t.share for t in tallies])
     samples = evidence.candidate.ended
-    seen = f"{leading.x:g} of {leading.n:g} {_WORDS[leading.name].format(evidence.slow_ms)} on the candidate"
+    seen = f"{told.x:g} of {told.n:g} {_WORDS[told.name].format(evidence.slow_ms)} on the candidate"
     bound_text = f"{'' if effect is None else f' (ratio {effect:.3g}, {low:.3g} to {_upper(high)})'}"
     if worse >= math.log(bound):
         outcome, reason = Outcome.FAIL, f"{seen}{bound_text}: more than chance allows"

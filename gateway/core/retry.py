@@ -16,6 +16,7 @@ class Answer(Enum):
 
 _ELSEWHERE_503 = (b"Server exiting", b"Server not ready", b"not at ready state", b"Server is stopping")
 _ELSEWHERE_400 = (b"unknown model", b"is not found", b"has no available versions")
+_WELL_503 = (b"Exceeds maximum queue size", b"Request timeout expired", b"not at ready state")
 _CLIENTS_500 = (b"failed to parse the request JSON buffer", b"Unable to parse '")
 _LOOK = 4096
 _SHARE = 0.2
@@ -30,6 +31,17 @@ def blames_client(status: int, body: bytes) -> bool:
     backends and turn judges against a variant by sending nonsense.
     """
     return status == 500 and any(text in body[:_LOOK] for text in _CLIENTS_500)
+
+
+def blames_backend(status: int, body: bytes) -> bool:
+    """Whether an answer counts towards its backend's ejection.
+
+    Not the 503 of a Triton that is well: its queue is full (one replica less would fill those of the others), the time
+    is over that the request itself gave to the queue, or somebody has unloaded this one model.
+    """
+    if status < 500 or status == 501 or blames_client(status, body):
+        return False
+    return status != 503 or not any(text in body[:_LOOK] for text in _WELL_503)
 
 
 def classify(status: int, body: bytes, alternatives: int) -> Answer:

@@ -192,7 +192,9 @@ def decide(state: RolloutState, policy: RolloutPolicy, inputs: Inputs, now: floa
     if found is None:
         if inputs.command is not None and inputs.command.id != state.command:
             reason = f"{inputs.command.kind} by {inputs.command.by} does not fit phase {state.phase}"
-            if inputs.command.kind == "promote" and not inputs.command.full:
+            if stages(policy)[state.stage].end == "finish" and inputs.command.kind == "promote":
+                reason = f"strategy {policy.strategy} ends with a report and promotes nothing; start a canary for that"
+            elif inputs.command.kind == "promote" and not inputs.command.full:
                 reason += "; nothing waits for approval (promote in full to go ahead of the evidence)"
             return _record(state, state.phase, "refused_command", reason, now, command=inputs.command.id)
         if acknowledged:
@@ -255,6 +257,8 @@ def _classify_command(state: RolloutState, policy: RolloutPolicy, command: Comma
         event = Event.APPROVE_LAST if state.stage + 1 == len(stages(policy)) else Event.APPROVE
     if (state.phase, event) not in TABLE:
         return None
+    if event is Event.PROMOTE and stages(policy)[state.stage].end == "finish":
+        return None  # a strategy that reports
     return event, f"{command.kind}{' in full' if command.full else ''} by {command.by}" + (
         f": {command.note}" if command.note else ""
     )
@@ -276,7 +280,8 @@ def _classify_evidence(
     stage = stages(policy)[state.stage]
     spent = now - state.entered
     if stage.end == "finish":
-        return (Event.FINISHED, f"{stage.max_time_s:g} s are over") if spent >= stage.max_time_s else None
+        told = f"{stage.max_time_s:g} s are over ({outcome}: {reason})"
+        return (Event.FINISHED, told) if spent >= stage.max_time_s else None
     if stage.end == "stay" or spent < stage.min_time_s:
         return None
     if outcome is Outcome.PASS:

@@ -353,7 +353,23 @@ def problems(policy: RolloutPolicy) -> Iterator[tuple[str, str]]:
         yield "clusters", "block needs an equal baseline arm (baseline: equal)"
     if policy.strategy in {"shadow", "blue_green"} and policy.shadow_sample <= 0:
         yield "shadow_sample", f"strategy {policy.strategy} needs mirrored requests"
+    yield from _unjudged(policy)
     yield from _gate_problems(policy.gates)
+
+
+def _unjudged(policy: RolloutPolicy) -> Iterator[tuple[str, str]]:
+    """Stages that no gate can judge, which a rollout would therefore never leave."""
+    guard, shadow = policy.gates.guardrails, policy.shadow_gate
+    guarded = guard is not None and not guard.dry_run
+    copied = shadow is not None and not shadow.dry_run
+    if policy.strategy == "blue_green":
+        if not guarded:
+            yield "gates.guardrails", "after the switch only the objectives judge: they must be on and not dry_run"
+        if not copied:
+            yield "gates.shadow.dry_run", "before the switch only copies judge: their gate must count"
+    elif policy.strategy == "canary" and policy.steps[-1].weight >= 100 and not guarded and not copied:
+        what = "at 100 % there is nothing to compare with: guardrails must be on and not dry_run"
+        yield f"steps.{len(policy.steps) - 1}.weight", what
 
 
 def _gate_problems(gates: Gates) -> Iterator[tuple[str, str]]:
@@ -361,6 +377,9 @@ def _gate_problems(gates: Gates) -> Iterator[tuple[str, str]]:
     every = (errors, latency, gates.guardrails, drift, shadow, accuracy)
     if all(gate is None or gate.dry_run for gate in every):
         yield "gates", "at least one gate must be on and not dry_run: nothing is promoted without evidence"
+    guard = gates.guardrails
+    if guard is not None and not (guard.error_rate or guard.p50_ms or guard.p99_ms):
+        yield "gates.guardrails", "no objective is on; leave the guardrails out with null"
     if drift is not None and any(b <= a for a, b in pairwise(drift.edges)):
         yield "gates.drift.edges", "edges must ascend"
     if drift is not None and drift.psi_major < drift.psi_moderate:

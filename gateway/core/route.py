@@ -96,6 +96,7 @@ class Evidence:
         max_per_s: bodies per route, worker and second, whatever the variant.
         keys: count sticky keys, because with stickiness the key is what was drawn, not the request.
         slow_bin: latency bucket above which a request of a key counts as slow.
+        judged: a rollout judges the route, so workers report its counts several times a second.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -105,6 +106,7 @@ class Evidence:
     max_per_s: Annotated[int, Ge(1), Le(100_000)] = 500
     keys: bool = False
     slow_bin: Annotated[int, Ge(0)] = 1_000_000
+    judged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,8 @@ class Route:
         adaptive: let the limit follow latency; None keeps it at `max_in_flight`.
         max_queued: requests per worker that may wait for a slot; beyond it the route sheds. 0 sheds at once.
         queue_timeout_s: a request that has waited so long is shed; its deadline holds all the same.
-        retries: further attempts on another backend when the first cannot have been executed.
+        retries: further attempts, on another backend where there is one, when the first gave no answer or said that the
+            model is not there. 0 where a model must not run twice for one request.
         hedge_after_s: start a second attempt on another backend when the first has not answered by then, and take
             the faster answer; 0 turns it off. Choose about the route's p95 (never for models with side effects).
         scrub_errors: take file paths out of the backends' error texts.
@@ -202,6 +205,12 @@ class Route:
     def primary(self) -> Variant:
         """The variant that answers for the route where only one can: metadata, config."""
         return (self.variant(self.stable) if self.stable else None) or self.variants[0]
+
+    @property
+    def served(self) -> tuple[Variant, ...]:
+        """Variants that requests or copies go to without being asked for by name."""
+        named = {match.variant for match in self.matches} | {shadow.variant for shadow in self.shadows if shadow.sample}
+        return tuple(variant for variant in self.variants if variant.weight > 0 or variant.name in named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

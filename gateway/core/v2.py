@@ -7,6 +7,7 @@ trace, logging, generate).
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 
@@ -109,6 +110,7 @@ def _text(raw: bytes | None) -> str:
     return unquote_to_bytes(raw).decode("utf-8", "replace") if raw else ""
 
 
+@lru_cache(1024)
 def parse_target(target: bytes) -> Target | None:
     """What an origin-form request target asks for; None when it is no endpoint of the protocol."""
     path, mark, query = target.partition(b"?")

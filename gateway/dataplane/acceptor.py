@@ -101,7 +101,8 @@ class Acceptor:
                 self._pause(min(_STEP_BACK_S * ahead, _MAX_STEP_BACK_S))
                 return
         self._stepped_back = False
-        for _ in range(_BATCH if alone else 1):
+        room = min(self._max_connections - mine, self._max_opening - len(self._opening))
+        for _ in range(min(_BATCH, room) if alone else 1):
             if not self._accept():
                 return
 

@@ -15,7 +15,8 @@ from gateway.sequences import Place, SequenceTable, sequence_key, short_digest
 if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
 
-_MARK = b'"sequence_id"'
+SEQUENCE_MARK = b'"sequence_id"'
+"""Without these bytes in its JSON a request belongs to no sequence."""
 
 
 class SequenceStep:
@@ -50,10 +51,10 @@ class Affinity:
 
     def resolve(self, plan: InferPlan, head: RequestHead, body: bytes) -> SequenceStep | Fault | None:
         """Which sequence a whole request belongs to and where it lives; None when it belongs to none."""
-        json = memoryview(body)[: head.header_length] if head.header_length >= 0 else body
-        if _MARK not in (bytes(json) if head.header_length >= 0 else body):
+        end = head.header_length if head.header_length >= 0 else len(body)
+        if body.find(SEQUENCE_MARK, 0, end) < 0:
             return None
-        flags = sequence_of(json)
+        flags = sequence_of(memoryview(body)[:end])
         if flags is None:
             return None
         route = plan.route

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway import errors
+from gateway.core.retry import blames_backend
 from gateway.dataplane.affinity import SequenceStep
 from gateway.dataplane.hedge import Hedge, Leftover
 from gateway.dataplane.mirror import ShadowCopy
@@ -56,8 +57,8 @@ class Attempts(Consumer):
         "_counts",
         "_drawn",
         "_head",
-        "_header_line",
         "_hedge",
+        "_own_lines",
         "_plan",
         "_relay",
         "_request_id",
@@ -94,7 +95,7 @@ class Attempts(Consumer):
         self._variant = variant
         self._body = body
         self._sequence = sequence
-        self._header_line = header_line
+        self._own_lines = header_line + head.passing
         drawn = not plan.pinned and (sequence is None or sequence.start)
         self._counts = variant.counts if drawn else variant.pinned_counts
         self._request_id = head.request_id or service.next_request_id()
@@ -102,6 +103,7 @@ class Attempts(Consumer):
         self.deadline = now + plan.timeout_s
         self._admitted = False
         self._attempts = 0
+        self._upstream_s = 0.0  # of a request that gets no answer
         self._retrying = False
         self._clients_own = False  # a 500 that says that the request is malformed
         self._backend: BackendRuntime | None = None
@@ -171,9 +173,9 @@ class Attempts(Consumer):
         length = stream.length
         framing = b"Content-Length: %d\r\n" % length if length >= 0 else b"Transfer-Encoding: chunked\r\n"
         lines = self._plan.lines(self._variant)
-        parts = (lines, backend.host_line, framing, b"x-request-id: ", self._request_id, b"\r\n\r\n", *stream.parts())
+        head = (lines, backend.host_line, framing, self._own_lines, b"x-request-id: ", self._request_id, b"\r\n\r\n")
         self._sent_at = perf_counter()
-        upstream.send(self, b"".join(parts), stream.complete, False)
+        upstream.send(self, b"".join((*head, *stream.parts())), stream.complete, False)
         if not stream.sending():
             self._drop_copies()
         if not stream.complete and self._connection is not None:
@@ -187,7 +189,7 @@ class Attempts(Consumer):
             self._plan.lines(self._variant),
             backend.host_line,
             len(body),
-            self._header_line,
+            self._own_lines,
             self._request_id,
             body,
         )
@@ -259,9 +261,9 @@ class Attempts(Consumer):
             service.retrying += 1
         self._attempt(None if fresh else failed, fresh)
 
-    def _observe(self, status: int) -> None:
+    def _observe(self, status: int, body: bytes = b"") -> None:
         if self._backend is not None:
-            self._backend.observe(status < 500 or status == 501 or self._clients_own)
+            self._backend.observe(status < 500 or not blames_backend(status, body))
 
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None

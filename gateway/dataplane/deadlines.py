@@ -51,11 +51,13 @@ class Deadlines:
     def _fire(self) -> None:
         self._timer, self._next = None, float("inf")
         now = perf_counter()
-        for member in [member for member in self.members if member.deadline <= now]:
-            if member in self.members:  # the end of one may have discarded another
-                del self.members[member]
-                member.on_deadline()
-        if self.members:
-            earliest = min(member.deadline for member in self.members)
-            if earliest < self._next:
-                self._arm(earliest)
+        try:
+            for member in [member for member in self.members if member.deadline <= now]:
+                if member in self.members:  # the end of one may have discarded another
+                    del self.members[member]
+                    member.on_deadline()
+        finally:  # whatever goes wrong at the end of one, the others have theirs
+            if self.members:
+                earliest = min(member.deadline for member in self.members)
+                if earliest < self._next:
+                    self._arm(earliest)

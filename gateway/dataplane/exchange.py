@@ -91,7 +91,7 @@ class Exchange(Attempts):
 
     def _send_copies(self, body: Sequence[bytes | memoryview]) -> None:
         for copy in self._copies:
-            copy.send(self._plan, self._variant, body, self._header_line, self._request_id)
+            copy.send(self._plan, self._variant, body, self._own_lines, self._request_id)
 
     def _drop_copies(self) -> None:
         """The body was let go before it was complete."""
@@ -119,7 +119,7 @@ class Exchange(Attempts):
         if status == 500:
             self._clients_own = blames_client(status, body)
         if connection is None:
-            self._observe(status)
+            self._observe(status, body)
             self._release()
             return
         if status >= 400:
@@ -133,7 +133,7 @@ class Exchange(Attempts):
         fields = head.sized if same else head.block + b"Content-Length: %d\r\n" % len(body)
         data = self._response_head(now, fields, connection) + body
         failed = self._plan.stream and STREAM_ERROR in body
-        self._observe(status)
+        self._observe(status, body)
         self._settle_answered(head, failed, len(body), [body] if self._keeps_answer else None)
         self._connection = None
         self._release()
@@ -270,7 +270,9 @@ class Exchange(Attempts):
     @property
     def _keeps_answer(self) -> bool:
         """Whether somebody will look at the answer's body."""
-        return self._drawn or any(copy.shadow.config.compare for copy in self._copies)
+        return self._drawn or (
+            self._copies is not NO_COPIES and any(copy.shadow.config.compare for copy in self._copies)
+        )
 
     def _settle_answered(self, head: ResponseHead, failed: bool, size: int, kept: list[bytes] | None) -> None:
         """Counts an answer that reached the client whole, and hands it on to whoever looks at it."""

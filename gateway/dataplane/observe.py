@@ -6,6 +6,8 @@ from gateway.dataplane.plan import InferPlan
 from gateway.errors import Blame, Fault
 from gateway.telemetry.records import Outcome, VariantCounts
 
+# A member costs many times more to look up on its class than as a name of its own.
+_OK, _SHED, _CLIENT_ERROR, _UPSTREAM_ERROR = Outcome.OK, Outcome.SHED, Outcome.CLIENT_ERROR, Outcome.UPSTREAM_ERROR
 _OUTCOME_OF_BLAME = {
     Blame.CLIENT: Outcome.CLIENT_ERROR,
     Blame.OVERLOAD: Outcome.SHED,
@@ -41,8 +43,8 @@ def assigned(counts: VariantCounts, plan: InferPlan) -> None:
 def outcome_of(status: int, failed: bool) -> Outcome:
     """What an answer of a backend counts as; `failed` says that an error came inside a stream."""
     if failed or (status >= 500 and status != 501):
-        return Outcome.UPSTREAM_ERROR
-    return Outcome.CLIENT_ERROR if status >= 400 else Outcome.OK
+        return _UPSTREAM_ERROR
+    return _CLIENT_ERROR if status >= 400 else _OK
 
 
 def answered(
@@ -62,7 +64,7 @@ def answered(
     counts.outcomes[outcome] += 1
     counts.request_bytes += request_bytes
     counts.response_bytes += response_bytes
-    if outcome is Outcome.OK:
+    if outcome is _OK:
         us = int(total_s * 1e6)
         bucket = index(us)
         counts.latency[bucket] += 1
@@ -86,6 +88,16 @@ def ended(counts: VariantCounts, plan: InferPlan, outcome: Outcome, after_s: flo
         _see_key(counts, plan, _BAD_KEY[outcome])
 
 
+def shed(counts: VariantCounts, plan: InferPlan, request_bytes: int) -> None:
+    """A variant was given a request that was turned away at once."""
+    counts.assigned += 1
+    counts.outcomes[_SHED] += 1
+    counts.request_bytes += request_bytes
+    if plan.route.keys is not None and plan.key:
+        _see_key(counts, plan, "assigned")
+        _see_key(counts, plan, "shed")
+
+
 def _see_key(counts: VariantCounts, plan: InferPlan, check: str) -> None:
-    if plan.route.keys is not None:
+    if plan.route.keys is not None and not counts.pinned:  # a variant that was asked for was not drawn by the key
         plan.route.keys.see(check, counts.epoch, counts.variant, plan.key)

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Protocol
 
 from gateway.core.balance import choose
-from gateway.core.health import Health, may_eject, panics
+from gateway.core.health import Breaker, Health, may_eject, panics
 from gateway.core.pool import Pool
 from gateway.dataplane.addresses import Address, address
 from gateway.dataplane.tlsfiles import PoolTls
@@ -122,8 +122,8 @@ class BackendRuntime:
     def observe(self, success: bool) -> None:
         """Takes in how a request to this backend ended (its own fault or not)."""
         if success:
-            if self.health.failures:
-                self.health.observed(True)
+            if not self.health.settled and self.health.observed(True):
+                self._pool.refresh()
             return
         self.failures += 1
         self.health.observed(False)
@@ -174,6 +174,7 @@ class PoolRuntime:
         self.retired = False
         self._resolved: dict[str, tuple[str, ...]] = {}
         self._warming = Warming()
+        self._on_trial: frozenset[BackendRuntime] = frozenset()
         self._heads = heads
         self._max_head_bytes = max_head_bytes
         self._watcher = watcher
@@ -240,7 +241,10 @@ class PoolRuntime:
     def refresh(self) -> None:
         """Renews `available`; in panic all backends are in it but the drained ones."""
         now = perf_counter()
+        for backend in self.backends:
+            backend.health.elapsed(now)
         usable = [backend for backend in self.backends if not backend.drained]
+        self._on_trial = frozenset(backend for backend in usable if backend.health.breaker is Breaker.HALF_OPEN)
         fit = [backend for backend in usable if backend.health.available(now)]
         before = self.available
         self.available = usable if panics(len(usable), len(fit), self.config.panic_percent) else fit
@@ -274,6 +278,9 @@ class PoolRuntime:
             candidates = [backend for backend in candidates if backend not in lacking] or candidates
         if avoid is not None and len(candidates) > 1:
             candidates = [backend for backend in candidates if backend is not avoid]
+        if self._on_trial:
+            busy = [backend for backend in self._on_trial if backend.in_flight]
+            candidates = [backend for backend in candidates if backend not in busy] or candidates
         if self._warming.shares:
             candidates = self._warming.chosen(candidates)
         found = candidates[0] if len(candidates) == 1 else choose(candidates, random())

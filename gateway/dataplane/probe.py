@@ -71,11 +71,11 @@ class Prober:
             success = await self._answers(backend, probe)
             if success and backend.place.metrics_port:
                 backend.queued(await self._queues(backend, probe.timeout_s))
+            if not success:
+                # Triton waits for open connections when it exits: let go of ours, the probe's own too.
+                backend.close_idle()
             if backend.health.probed(success, probe):
                 pool.refresh()
-                if not success:
-                    # Triton waits for open connections when it exits: let go of ours at the first sign.
-                    backend.close_idle()
             await asyncio.sleep(probe.interval_s * (0.9 + 0.2 * random()))
         backend.watched = False
 

@@ -14,6 +14,7 @@ from gateway.core.route import RouteTable
 from gateway.core.v2body import with_queue_timeout
 from gateway.dataplane import sweep
 from gateway.dataplane.affinity import Affinity, SequenceStep
+from gateway.dataplane.answered import ANSWERED
 from gateway.dataplane.deadlines import Deadlines
 from gateway.dataplane.evidence import Sampler
 from gateway.dataplane.exchange import Exchange
@@ -21,18 +22,19 @@ from gateway.dataplane.gate import Gate
 from gateway.dataplane.gather import Gathering
 from gateway.dataplane.local import LocalExchange
 from gateway.dataplane.mirror import Mirror
-from gateway.dataplane.plan import InferPlan, LocalPlan, decide
+from gateway.dataplane.plan import InferPlan, LocalPlan, Plan, decide
 from gateway.dataplane.pool import BackendRuntime, PoolRuntime, Pools
 from gateway.dataplane.principal import Principal
 from gateway.dataplane.probe import Prober
 from gateway.dataplane.table import Counters, RouteState, Table, VariantRuntime
 from gateway.dataplane.tlsfiles import ListenerTls
-from gateway.dataplane.waiting import Waiting, next_in_line, refuse
+from gateway.dataplane.waiting import Waiting, next_in_line, refuse, refuse_unread
 from gateway.errors import Blame, Fault
 from gateway.http import serving
 from gateway.http.client import UpstreamConnection
 from gateway.http.connection import ClientConnection
-from gateway.http.head import Heads, RequestHead
+from gateway.http.head import VARYING, Heads, RequestHead
+from gateway.http.partial import Partial
 from gateway.http.reply import error_body, reply
 from gateway.rates import RateTable
 from gateway.sequences import SequenceTable
@@ -50,27 +52,12 @@ class Caller(Protocol):
         """It could not be made."""
 
 
-class Answered:
-    """Stands for an exchange that was over before its request was complete."""
-
-    def body_data(self, data: bytes | memoryview) -> None:
-        """Nothing is needed any more."""
-
-    def body_end(self) -> None:
-        """Nothing is needed any more."""
-
-    def body_failed(self, fault: Fault) -> None:
-        """Nothing is needed any more."""
-
-    def client_gone(self) -> None:
-        """Nothing is held."""
-
-    def client_paused(self, paused: bool) -> None:
-        """Nothing is sent."""
-
-
-_ANSWERED = Answered()
 _CHALLENGE = b"WWW-Authenticate: Bearer\r\n"  # a 401 must say what would do (RFC 9110 section 15.5.2)
+
+
+def _depends_on_ids(plan: Plan) -> bool:
+    """Whether the same head with other ids may have to be decided otherwise."""
+    return isinstance(plan, InferPlan) and not plan.route.reads.isdisjoint(VARYING)
 
 
 class DataPlane:
@@ -103,9 +90,11 @@ class DataPlane:
         self.limits = config.limits
         self.loop = loop
         self.heads = Heads(config.limits)
+        self.partial = Partial(config.limits.max_buffered_bytes)
         self.connections: set[ClientConnection] = set()
         self.accepted = 0
         self.draining = False
+        self.idle_grace_s = config.limits.drain_idle_s
         self.leaving = False
         self.deadlines = Deadlines(loop)
         self.counters = Counters()
@@ -172,17 +161,22 @@ class DataPlane:
 
     def begin(self, connection: ClientConnection, head: RequestHead, body: bytes | None) -> serving.Exchange:
         """Takes a request to where its plan says."""
-        plan = head.plan
-        if plan is None:
-            plan = head.plan = decide(head, self.table, self.gate)
+        plan = head.plan or self._decide(head)
         if type(plan) is InferPlan:
             route = plan.route
             if plan.principal is not None and self._over_rate(connection, head, plan.principal, route.name):
-                return _ANSWERED
+                return ANSWERED
+            state = route.state
+            if (
+                state.line.full
+                and (state in self.lines or state.in_flight >= state.limit or self.in_flight >= self.max_in_flight)
+                and body is not None
+                and refuse_unread(self, connection, head, plan, body)
+            ):
+                return ANSWERED
             if not route.stateless or route.config.triton_timeout:
                 return self._begin_read(connection, head, plan, body)
             variant = plan.fixed or route.random_variant()
-            state = route.state
             if state.in_flight >= state.limit or self.in_flight >= self.max_in_flight or state in self.lines:
                 return self._wait(connection, head, plan, variant, body)
             exchange = self.new_exchange(self, connection, head, plan, variant, body, None)
@@ -190,13 +184,13 @@ class DataPlane:
             return exchange
         if type(plan) is LocalPlan:
             if plan.principal is not None and self._over_rate(connection, head, plan.principal, ""):
-                return _ANSWERED
+                return ANSWERED
             local = LocalExchange(self, connection, plan, body)
             local.start()
             return local
         assert isinstance(plan, Fault)
         self.answer_fault(connection, plan, "", head.request_id)
-        return _ANSWERED
+        return ANSWERED
 
     def _over_rate(self, connection: ClientConnection, head: RequestHead, who: Principal, route: str) -> bool:
         """Spends one request of a principal's rate; True when it was refused and answered."""
@@ -217,7 +211,7 @@ class DataPlane:
         step = self.affinity.resolve(plan, head, body)
         if isinstance(step, Fault):
             self.answer_fault(connection, step, plan.route.name, head.request_id)
-            return _ANSWERED
+            return ANSWERED
         variant = step.variant if step is not None else plan.fixed or plan.route.random_variant()
         line = b""
         if plan.route.config.triton_timeout:
@@ -241,7 +235,7 @@ class DataPlane:
     ) -> serving.Exchange:
         """Lets a request wait for a slot, or turns it away."""
         if refuse(self, connection, head, plan, variant, body, step):
-            return _ANSWERED
+            return ANSWERED
         waiting = Waiting(self, connection, head, plan, variant, body, step, line)
         waiting.start()
         return waiting
@@ -296,15 +290,25 @@ class DataPlane:
 
     def refusal(self, head: RequestHead) -> Fault | None:
         """Why a request would be refused whatever its body, if so."""
-        plan = head.plan
-        if plan is None:
-            plan = head.plan = decide(head, self.table, self.gate)
+        plan = head.plan or self._decide(head)
         return plan if isinstance(plan, Fault) else None
+
+    def _decide(self, head: RequestHead) -> Plan:
+        """Decides for a head, and for all that differ from it in their ids only."""
+        shared = head.shared
+        plan: Plan | None = shared.plan if shared is not None else None
+        if plan is None or _depends_on_ids(plan):
+            plan = decide(head, self.table, self.gate)
+            if shared is not None and not _depends_on_ids(plan):
+                shared.plan = plan
+        head.plan = plan
+        return plan
 
     def fault_response(self, fault: Fault, connection_header: bytes, head_only: bool) -> bytes:
         """A complete response for a fault that belongs to no exchange; counts it."""
         self.count_fault("", fault)
         connection_header += _CHALLENGE if fault.status == 401 else b""
+        connection_header += b"Retry-After: 1\r\n" if fault.blame is Blame.OVERLOAD else b""
         return reply(fault.status, error_body(fault.text), connection_header, head_only)
 
     def answer_fault(

@@ -45,7 +45,7 @@ class RouteState:
 
     def configure(self, route: Route) -> None:
         """Takes over a generation's settings; an adaptive limit goes on where it was if nothing of it changed."""
-        self.line.bound = route.max_queued
+        self.line.resize(route.max_queued)
         if route.evidence is None:
             self.keys = Keys()  # the next rollout sees every key for the first time
         config = (route.adaptive, route.max_in_flight)
@@ -131,6 +131,7 @@ class RouteRuntime:
     """A route ready to serve.
 
     Attributes:
+        reads: request fields that decide which variant serves, names in lower case.
         stateless: no model behind it keeps state over requests, so that nobody has to look into bodies.
     """
 
@@ -148,6 +149,7 @@ class RouteRuntime:
         "max_sampled_bytes",
         "name",
         "primary",
+        "reads",
         "shadows",
         "slow_bin",
         "state",
@@ -182,6 +184,7 @@ class RouteRuntime:
             (match.header.lower().encode(), match.value.encode(), self.by_name[match.variant])
             for match in config.matches
         ]
+        self.reads = frozenset([self._sticky, self._variant_header, *(header for header, _, _ in self._matches)])
 
     def learned(self) -> None:
         """Renews `stateless` after something became known of a variant's model."""
@@ -272,6 +275,7 @@ class Table:
         states: dict[str, RouteState],
     ) -> None:
         self.generation = published.generation
+        self.judged = any(route.evidence is not None and route.evidence.judged for route in published.routes)
         self.routes: dict[str, RouteRuntime] = {}
         mirrored = {variant.pool for route in published.routes if route.shadows for variant in route.variants}
         pools.update(published.pools)

@@ -61,6 +61,7 @@ class TracedExchange(Exchange):
         self._root = root
         self._attempt_span: Span | None = None
         self._plan = self._own = TracedPlan(self._plan)
+        self._own_lines = _CLIENTS_OWN.sub(b"", self._own_lines)
 
     def start(self) -> None:
         """The request has a slot: what came before was admission."""
@@ -112,7 +113,7 @@ class TracedExchange(Exchange):
             )
             self._own.parent = header_line(span)
             copy.on_end = _Copied(self._spans, span).ended
-            copy.send(self._plan, self._variant, body, self._header_line, self._request_id)
+            copy.send(self._plan, self._variant, body, self._own_lines, self._request_id)
         self._own.parent = sender
 
     def _settle_answered(self, head: ResponseHead, failed: bool, size: int, kept: list[bytes] | None) -> None:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from gateway import errors
 from gateway.core.v2body import priority_of
 from gateway.dataplane import observe
-from gateway.dataplane.affinity import SequenceStep
+from gateway.dataplane.affinity import SEQUENCE_MARK, SequenceStep
 from gateway.dataplane.plan import InferPlan
 from gateway.dataplane.table import RouteState, VariantRuntime
 from gateway.errors import Blame, Fault
 from gateway.http.connection import ClientConnection
 from gateway.http.head import RequestHead
 from gateway.http.reply import refusal
-from gateway.telemetry.records import Outcome
+from gateway.telemetry.records import Outcome, VariantCounts
 
 if TYPE_CHECKING:
     from gateway.dataplane.service import DataPlane
@@ -205,20 +205,42 @@ def refuse(
     body: bytes | None,
     sequence: SequenceStep | None,
 ) -> bool:
-    """Turns a request away that would find no place in its line; False when it may wait.
+    """Turns a request away that would find no place in its line; False when it may wait."""
+    line = plan.route.state.line
+    if not service.over_memory and (not line.full or line.takes(priority(head, body))):
+        return False
+    counts = variant.counts if not plan.pinned and (sequence is None or sequence.start) else variant.pinned_counts
+    _send_away(service, connection, head, plan, counts, len(body) if body is not None else 0)
+    return True
+
+
+def refuse_unread(
+    service: "DataPlane", connection: ClientConnection, head: RequestHead, plan: InferPlan, body: bytes
+) -> bool:
+    """Turns a request away whose line is full, before anyone reads its body; False when the body has a say in it.
 
     Under overload this is what happens to most requests, so it does no more than count and answer.
     """
-    line = plan.route.state.line
-    if not service.over_memory and (len(line) < line.bound or line.takes(priority(head, body))):
+    end = head.header_length if head.header_length >= 0 else len(body)
+    if _PRIORITY in head.fields or body.find(_OWN_PRIORITY, 0, end) >= 0 or body.find(SEQUENCE_MARK, 0, end) >= 0:
         return False
-    counts = variant.counts if not plan.pinned and (sequence is None or sequence.start) else variant.pinned_counts
-    observe.assigned(counts, plan)
-    observe.ended(counts, plan, Outcome.SHED, 0.0, len(body) if body is not None else 0)
-    fault = service.full
-    service.count_fault(plan.route.name, fault)
-    connection.finish(refusal(fault, head.request_id, connection.connection_header, connection.head_only))
+    variant = plan.fixed or plan.route.random_variant()
+    _send_away(service, connection, head, plan, variant.pinned_counts if plan.pinned else variant.counts, len(body))
     return True
+
+
+def _send_away(
+    service: "DataPlane",
+    connection: ClientConnection,
+    head: RequestHead,
+    plan: InferPlan,
+    counts: VariantCounts,
+    size: int,
+) -> None:
+    observe.shed(counts, plan, size)
+    fault = errors.SHED_ROUTE if service.in_flight < service.max_in_flight else service.full
+    service.count_fault(plan.route.name, fault)
+    connection.finish(refusal(fault, head.request_id, connection.connection_header))
 
 
 def next_in_line(service: "DataPlane", states: dict[RouteState, None]) -> None:

@@ -1,8 +1,9 @@
-"""A worker process: accepts, serves the last published table, reports once a second, drains on SIGTERM."""
+"""A worker process: accepts, serves the last published table, reports what it counts, drains on SIGTERM."""
 
 import asyncio
 import gc
 import logging
+import math
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ from gateway.dataplane.acceptor import Acceptor
 from gateway.dataplane.link import ControlLink
 from gateway.dataplane.service import DataPlane
 from gateway.http.server import ServerConnection
+from gateway.http.serving import Phase
 from gateway.messages import Hello
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.records import Samples, WorkerReport
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.25
+_JUDGED_S = 0.2  # between reports while a rollout judges a route
+_COST = 20.0  # but reports take no more than a twentieth of the worker's time
+_LEAVING_IDLE_S = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -62,6 +67,7 @@ class Worker:
             self._plane.access = AccessLog(share, boot.worker, random)
         self._spans = _record(self._plane, boot) if boot.config.tracing is not None else None
         self._stop = asyncio.Event()
+        self._reported, self._report_took = -math.inf, 0.0
         self._link = ControlLink(boot.control_path, self._hello, self._plane.publish)
 
     def _hello(self) -> Hello:
@@ -102,16 +108,26 @@ class Worker:
             connections=len(plane.connections),
             accepted=plane.accepted,
             in_flight=plane.in_flight,
-            buffered_bytes=plane.buffered + plane.copied,
+            buffered_bytes=plane.buffered + plane.copied + plane.partial.size,
             retries=plane.retries,
             rss_bytes=_rss_bytes(),
             exemplars=list(self._spans.exemplars.values()) if self._spans is not None else [],
         )
 
     def _send_report(self) -> None:
+        began = time.perf_counter()
         report = self._report()
         if not self._link.send(report):
             self._plane.put_back_new_keys(report.new_keys)
+        self._reported, self._report_took = began, time.perf_counter() - began
+
+    @property
+    def _report_due(self) -> float:
+        """When the next report is to be sent; sooner from the moment on at which a rollout judges a route."""
+        wait = self._boot.config.report_interval_s
+        if self._plane.table.judged:
+            wait = min(wait, max(_JUDGED_S, _COST * self._report_took))
+        return self._reported + wait
 
     def _send_samples(self) -> None:
         """Samples that cannot be sent are gone: they are a sample, drawn without regard to what they show."""
@@ -140,7 +156,7 @@ class Worker:
         self._mark(SlotState.SERVING)
         gc.collect()
         gc.freeze()  # what lives now lives for ever; collections look only at what requests leave behind
-        next_report = next_sweep = 0.0
+        next_sweep = 0.0
         while not self._stop.is_set():
             self._mark(SlotState.SERVING)
             now = time.perf_counter()
@@ -148,12 +164,12 @@ class Worker:
             if now >= next_sweep:
                 plane.sweep(now)
                 next_sweep = now + 1.0
-            if now >= next_report:
+            if now >= self._report_due:
                 self._send_report()
-                next_report = now + self._boot.config.report_interval_s
             self._send_samples()
             try:
-                await asyncio.wait_for(self._stop.wait(), min(_TICK_S, self._boot.config.report_interval_s))
+                pause_s = min(_TICK_S, max(self._report_due - time.perf_counter(), 0.01))
+                await asyncio.wait_for(self._stop.wait(), pause_s)
             except TimeoutError:
                 continue
         await self._drain(acceptor)
@@ -172,6 +188,10 @@ class Worker:
         on(signal.SIGUSR2, self._end, False)
 
     def _end(self, leaving: bool) -> None:
+        limits = self._boot.config.limits
+        self._plane.idle_grace_s = min(limits.drain_idle_s, limits.drain_s / 2)
+        if leaving:  # nobody's place is taken by another: idle clients must not hold up the end
+            self._plane.idle_grace_s = min(self._plane.idle_grace_s, _LEAVING_IDLE_S)
         self._plane.drain(leaving)
         self._stop.set()
 
@@ -180,18 +200,18 @@ class Worker:
         plane = self._plane
         acceptor.stop(plane.leaving)
         until = time.perf_counter() + plane.limits.drain_s
-        next_report = 0.0
+        self._reported = -math.inf
         while (plane.connections or acceptor.opening) and (now := time.perf_counter()) < until:
             self._mark(SlotState.DRAINING)
             plane.sweep(now)
-            if now >= next_report:
+            if now >= self._report_due:
                 self._send_report()
-                next_report = now + self._boot.config.report_interval_s
             await asyncio.sleep(0.02)
         self._send_report()
         self._send_samples()
         for connection in list(plane.connections):
-            connection.abort()
+            if connection.phase is not Phase.IDLE:  # those end with the process, and in order
+                connection.abort()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
 

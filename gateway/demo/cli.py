@@ -32,7 +32,7 @@ def demo(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report there too.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave Triton and the gateway running.")] = False,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds after which it gives up.")] = 175.0,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds after which it gives up.")] = 300.0,
 ) -> None:
     """Export real models, serve, split and shadow them, and measure what comes back.
 

@@ -1,7 +1,8 @@
 """What the demo claims, decided from what it measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scipy.stats import binom
 
@@ -34,6 +35,30 @@ def equal(name: str, found: object, expected: object) -> Check:
     """Whether two values are the same."""
     same = found == expected
     return Check(name, same, f"{found}" if same else f"{found}, expected {expected}")
+
+
+def at_most(name: str, found: float | None, most: float) -> Check:
+    """Whether something happened, and no more of it than `most`; None when it never did."""
+    if found is None:
+        return Check(name, ok=False, text=f"never, expected at most {most:g}")
+    return Check(name, 0 < found <= most, f"{found:.3g} (at most {most:g})")
+
+
+def switch_s(decisions: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds from a rollout's failing verdict until its last worker has acknowledged the old weights.
+
+    Args:
+        decisions: as the admin API gives them, oldest first.
+
+    Returns:
+        None when there was no such verdict, or no acknowledgement after it.
+    """
+    failed = next((decision for decision in decisions if decision["event"] == "failed"), None)
+    if failed is None:
+        return None
+    later = (decision for decision in decisions if decision["seq"] > failed["seq"])
+    done = next((decision for decision in later if "weights weights done" in decision["reason"]), None)
+    return None if done is None else float(done["at"] - failed["at"])
 
 
 def quantile(values: Sequence[float], share: float) -> float:

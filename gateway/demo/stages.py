@@ -11,7 +11,7 @@ import yaml
 
 from gateway.demo import commands, counters, judge, traffic
 from gateway.demo.digits import MODEL, held_out
-from gateway.demo.rollouts import roll_out
+from gateway.demo.rollouts import roll_out, take_back
 from gateway.demo.scene import Scene
 from gateway.errors import ResourceError
 
@@ -167,4 +167,5 @@ STAGES = (
     Stage("traffic", "send digits through the split", send_digits),
     Stage("accuracy", "ask each variant for all held-out digits", measure_accuracy),
     Stage("rollouts", "roll version 2 out, catch version 3", roll_out),
+    Stage("raising", "export version 4, which raises errors, and take it back", take_back),
 )

@@ -7,8 +7,8 @@ from gateway import errors
 from gateway.errors import Fault
 from gateway.http.chunked import ChunkedDecoder, ChunkError
 from gateway.http.head import Heads, ResponseHead
+from gateway.http.serving import WRITE_HIGH
 
-WRITE_HIGH = 256 << 10
 _GATHERED = 64 << 10
 
 

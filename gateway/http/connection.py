@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 from time import perf_counter
@@ -11,11 +12,9 @@ from gateway import errors
 from gateway.errors import Fault
 from gateway.http.chunked import ChunkedDecoder
 from gateway.http.head import RequestHead
-from gateway.http.serving import Exchange, Phase, Service
+from gateway.http.serving import IDLE, WAIT, WRITE_HIGH, Exchange, Phase, Service
 
-WRITE_HIGH = 256 << 10
 _LINGER_S = 2.0
-_DRAIN_IDLE_S = 1.0
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -34,6 +33,7 @@ class ClientConnection(asyncio.Protocol):
         "_decoder",
         "_exchange",
         "_head",
+        "_held",
         "_looping",
         "_parts",
         "_reading",
@@ -57,6 +57,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._head: RequestHead | None = None
         self._received = 0
+        self._held = 0  # bytes of an incomplete request that are counted against the worker's bound
         self._parts: list[bytes] = []  # of a small body that is gathered
         self._decoder: ChunkedDecoder | None = None
         self._looping = False
@@ -87,6 +88,8 @@ class ClientConnection(asyncio.Protocol):
         self.phase = Phase.CLOSED
         self.transport = None
         exchange, self._exchange = self._exchange, None
+        if self._held:
+            self._hold(0)
         self._service.closed(self)
         if exchange is not None:
             exchange.client_gone()
@@ -110,6 +113,8 @@ class ClientConnection(asyncio.Protocol):
             self.resume()
             if self._buffer and not self._looping:
                 rest, self._buffer = self._buffer, b""
+                if self._held:
+                    self._hold(0)
                 self._advance(rest)
 
     # reading
@@ -125,6 +130,23 @@ class ClientConnection(asyncio.Protocol):
         if not self._reading and self.transport is not None and not self.transport.is_closing():
             self._reading = True
             self.transport.resume_reading()
+
+    def _hold(self, size: int) -> bool:
+        """Counts what is kept of an incomplete request, `size` bytes in all; False where the bound forbids it."""
+        if not self._service.partial.claim(size - self._held):
+            return False
+        self._held = size
+        return True
+
+    @property
+    def _unread(self) -> bool:
+        """Whether something of the client lies in the kernel, its next request most likely."""
+        connection = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if connection is None or not self._reading:
+            return False
+        look = select.poll()
+        look.register(connection.fileno(), select.POLLIN)
+        return bool(look.poll(0))
 
     # answering
 
@@ -167,14 +189,14 @@ class ClientConnection(asyncio.Protocol):
             transport.write(data)
         self._exchange = None
         phase = self.phase
-        if phase is Phase.WAIT:
+        if phase is WAIT:
             if not self.keep_alive:
                 if self._service.draining:  # its next request may be on the way
                     self._linger()
                 else:
                     self.close()
                 return
-            self.phase = Phase.IDLE
+            self.phase = IDLE
             self.since = perf_counter()
             if self._writing_since:  # nothing more is begun for a client that does not read
                 self.pause()
@@ -183,6 +205,8 @@ class ClientConnection(asyncio.Protocol):
                 self.resume()
             if self._buffer and not self._looping:
                 rest, self._buffer = self._buffer, b""
+                if self._held:
+                    self._hold(0)
                 self._advance(rest)
         elif phase is Phase.STREAM:
             # Answered before the request was complete. Closing now would reset the connection under the client's
@@ -204,6 +228,8 @@ class ClientConnection(asyncio.Protocol):
         self._decoder = None
         self._buffer = b""
         self._parts.clear()
+        if self._held:
+            self._hold(0)
         transport = self.transport
         if transport is None or transport.is_closing() or not transport.can_write_eof():
             self.close()
@@ -243,9 +269,11 @@ class ClientConnection(asyncio.Protocol):
                 self._exchange.client_gone()
             self.abort()
         elif phase is Phase.IDLE:
+            # A request that has arrived while this process was kept from reading it must not meet a closed connection.
             if waited > limits.idle_timeout_s:
-                self.close()
-            elif self._service.draining and waited > _DRAIN_IDLE_S:
+                if not self._unread:
+                    self.close()
+            elif self._service.draining and waited > self._service.idle_grace_s and not self._unread:
                 self._linger()
         elif phase is Phase.HEAD:
             if waited > limits.head_timeout_s:

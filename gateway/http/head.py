@@ -3,7 +3,8 @@
 Two gates: a grammar for the whole head (RFC 9112 sections 2-5 without obsolete line folding, bare CR or LF), then
 llhttp through httptools with every lenient flag off. On top of both: framing rules (RFC 9112 section 6), one Host,
 and no header of ours hidden by `Connection`. Parsing is a pure function of the bytes, so `Heads` remembers recent
-results: a keep-alive client that repeats its head costs one dictionary look-up.
+results: a keep-alive client that repeats its head costs one dictionary look-up. Heads that differ only in the ids of a
+request and its trace share what is remembered.
 """
 
 import re
@@ -20,6 +21,9 @@ HOP_BY_HOP = frozenset(
 )
 # Headers whose removal by `Connection: <name>` would change how the message is read or who is served.
 _PROTECTED = frozenset({b"host", b"content-length", b"content-encoding", b"inference-header-content-length"})
+_SINGLE = _PROTECTED | {b"expect"}
+_DROPPED = HOP_BY_HOP | {b"host"}
+_NOTHING: frozenset[bytes] = frozenset()
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 # Possessive quantifiers: a hostile head costs one pass, never backtracking.
 _FIELD = rb"(?:" + _TOKEN + rb"+:[\t\x20-\x7e\x80-\xff]*+\r\n)*+"
@@ -29,6 +33,9 @@ _REQUEST_LINE = re.compile(_TOKEN + rb"+ [\x21-\x7e]+ HTTP/([0-9.]+)\r\n")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]*)(?::\d{0,5})?")
 _ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _DIGITS = re.compile(rb"[0-9]{1,15}")
+# Fields that differ from request to request while the rest of a client's head stays the same.
+VARYING = frozenset({b"x-request-id", b"traceparent", b"tracestate"})
+_VARYING = re.compile(rb"\r\n(?i:(x-request-id|traceparent|tracestate)): ([\x21-\x7e]++)(?=\r\n)")
 _MAX_INT = (1 << 31) - 1
 _REMEMBERED = 1024
 _REMEMBERED_BYTES = 2048
@@ -49,11 +56,15 @@ class RequestHead:
         header_length: value of Inference-Header-Content-Length, -1 when absent.
         request_id: the client's x-request-id when it is well formed, else empty.
         plan: what the data plane decided for this head; it sets and clears it.
+        count: fields as sent.
+        shared: the remembered head that this one differs from in `VARYING` fields only; None where it stands alone.
+        passing: those of its fields that are not in `headers` and go further with it, as lines.
     """
 
     __slots__ = (
         "chunked",
         "content_length",
+        "count",
         "expects",
         "fields",
         "header_length",
@@ -61,8 +72,10 @@ class RequestHead:
         "http11",
         "keep_alive",
         "method",
+        "passing",
         "plan",
         "request_id",
+        "shared",
         "target",
     )
 
@@ -79,6 +92,25 @@ class RequestHead:
         self.header_length = -1
         self.request_id = b""
         self.plan: Any = None
+        self.count = 0
+        self.shared: RequestHead | None = None
+        self.passing = b""
+
+    def varied(self, varying: dict[bytes, bytes]) -> "RequestHead":
+        """The same head with `VARYING` fields that it lacks, names in lower case."""
+        head = RequestHead()
+        head.method, head.target, head.http11, head.keep_alive = self.method, self.target, self.http11, self.keep_alive
+        head.content_length, head.chunked, head.expects = self.content_length, self.chunked, self.expects
+        head.headers, head.header_length, head.request_id = self.headers, self.header_length, self.request_id
+        head.fields = self.fields | varying
+        head.count = self.count + len(varying)
+        head.shared = self
+        for name, value in varying.items():
+            if name != b"x-request-id":
+                head.passing += b"%b: %b\r\n" % (name, value)
+            elif _ID.fullmatch(value):
+                head.request_id = value
+        return head
 
     @property
     def has_body(self) -> bool:
@@ -137,31 +169,45 @@ class _Collector:
         self.done = True
 
 
-def _framing(fields: list[tuple[bytes, bytes]], http11: bool) -> tuple[int, bool] | Fault:
+def _framing(fields: dict[bytes, bytes], repeated: frozenset[bytes], http11: bool) -> tuple[int, bool] | Fault:
     """Content-Length and chunkedness of a message, or why its framing is refused (RFC 9112 section 6.3)."""
-    lengths = [value for name, value in fields if name == b"content-length"]
-    codings = [value for name, value in fields if name == b"transfer-encoding"]
-    if codings:
-        if lengths:
+    length = fields.get(b"content-length")
+    coding = fields.get(b"transfer-encoding")
+    if coding is not None:
+        if length is not None:
             return errors.BAD_REQUEST.but("Content-Length and Transfer-Encoding together")
         if not http11:
             return errors.BAD_REQUEST.but("Transfer-Encoding in HTTP/1.0")
-        if len(codings) > 1 or codings[0].lower() != b"chunked":
+        if b"transfer-encoding" in repeated or coding.lower() != b"chunked":
             return errors.NOT_IMPLEMENTED
         return -1, True
-    if not lengths:
+    if length is None:
         return -1, False
-    if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
+    if b"content-length" in repeated or not _DIGITS.fullmatch(length):
         return errors.BAD_REQUEST.but("invalid Content-Length")
-    return int(lengths[0]), False
+    return int(length), False
 
 
-def _hop_by_hop(fields: list[tuple[bytes, bytes]]) -> frozenset[bytes] | Fault:
-    """Lower-case names that end at this hop."""
-    named = [value for name, value in fields if name == b"connection"]
-    if not named:
+def _index(found: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], frozenset[bytes], frozenset[bytes]]:
+    """First values by lower-case name, names that repeat, and the tokens of all Connection fields."""
+    fields: dict[bytes, bytes] = {}
+    repeated: list[bytes] = []
+    tokens = _NOTHING
+    for name, value in found:
+        lower = name.lower()
+        if lower in fields:
+            repeated.append(lower)
+        else:
+            fields[lower] = value
+        if lower == b"connection":
+            tokens |= {token.strip().lower() for token in value.split(b",")} - {b""}
+    return fields, frozenset(repeated) if repeated else _NOTHING, tokens
+
+
+def _ends_here(tokens: frozenset[bytes]) -> frozenset[bytes] | Fault:
+    """Lower-case names of fields that end at this hop, given the tokens of Connection."""
+    if not tokens:
         return HOP_BY_HOP
-    tokens = {token.strip().lower() for value in named for token in value.split(b",")} - {b""}
     if tokens & _PROTECTED or any(token.startswith(b"x-sluice-") for token in tokens):
         return errors.BAD_HEADER.but("Connection names a header that must reach the other side")
     return HOP_BY_HOP | tokens
@@ -202,35 +248,31 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | Fault:
     head = RequestHead()
     head.http11 = parser.get_http_version() == "1.1"
     head.method = parser.get_method()
-    lowered = [(name.lower(), value) for name, value in found.fields]
-    framing = _framing(lowered, head.http11)
+    head.count = len(found.fields)
+    head.fields, repeated, tokens = _index(found.fields)
+    framing = _framing(head.fields, repeated, head.http11)
     if isinstance(framing, Fault):
         return framing
     head.content_length, head.chunked = framing
     if head.content_length > limits.max_body_bytes:
         return errors.BODY_TOO_LARGE
-    hop = _hop_by_hop(lowered)
+    hop = _ends_here(tokens)
     if isinstance(hop, Fault):
         return hop
-    hosts = [value for name, value in lowered if name == b"host"]
-    if len(hosts) != 1 and (head.http11 or hosts):
+    host = head.fields.get(b"host")
+    if b"host" in repeated or (host is None and head.http11):
         return errors.BAD_REQUEST.but("exactly one Host header is required")
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    if host is not None and not _HOST.fullmatch(host):
         return errors.BAD_REQUEST.but("invalid Host header")
-    target = _origin_form(found.url, hosts[0] if hosts else b"")
+    target = _origin_form(found.url, host or b"")
     if isinstance(target, Fault):
         return target
     head.target = target
-    connection = b",".join(value for name, value in lowered if name == b"connection").lower()
-    tokens = {token.strip() for token in connection.split(b",")}
     head.keep_alive = b"close" not in tokens and (head.http11 or b"keep-alive" in tokens)
-    for (name, value), (lower, _) in zip(found.fields, lowered, strict=True):
-        if lower not in hop and lower != b"host":
-            head.headers.append((name, value))
-        if lower not in head.fields:
-            head.fields[lower] = value
-        elif lower in _PROTECTED or lower == b"expect":
-            return errors.BAD_HEADER.but(f"header {lower.decode()} appears twice")
+    if repeated & _SINGLE:
+        return errors.BAD_HEADER.but(f"header {min(repeated & _SINGLE).decode()} appears twice")
+    dropped = _DROPPED if hop is HOP_BY_HOP else hop | {b"host"}
+    head.headers = [(name, value) for name, value in found.fields if name.lower() not in dropped]
     return _semantics(head, limits)
 
 
@@ -271,19 +313,18 @@ def parse_response(data: bytes) -> ResponseHead | Fault:
     http11 = parser.get_http_version() == "1.1"
     head.status = parser.get_status_code()
     head.reason = found.reason
-    lowered = [(name.lower(), value) for name, value in found.fields]
-    framing = _framing(lowered, http11)
-    hop = _hop_by_hop(lowered)
+    head.fields, repeated, tokens = _index(found.fields)
+    framing = _framing(head.fields, repeated, http11)
+    hop = _ends_here(tokens)
     if isinstance(framing, Fault) or isinstance(hop, Fault):
         return errors.UPSTREAM_INVALID
     head.content_length, head.chunked = framing
-    tokens = {t.strip().lower() for name, value in lowered if name == b"connection" for t in value.split(b",")}
     head.keep_alive = b"close" not in tokens and (http11 or b"keep-alive" in tokens)
     lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, head.reason)]
-    for (name, value), (lower, _) in zip(found.fields, lowered, strict=True):
+    for name, value in found.fields:
+        lower = name.lower()
         if lower not in hop and lower != b"content-length":
             lines.append(b"%s: %s\r\n" % (name, value))
-        head.fields.setdefault(lower, value)
     head.block = b"".join(lines)
     head.sized = head.block
     if head.status == 204 or (head.status == 304 and head.content_length < 0):
@@ -305,12 +346,33 @@ class Heads:
 
     def request(self, data: bytes) -> RequestHead | Fault:
         """The parsed form of a complete request head."""
+        return self._varied(data) or self._request(data)
+
+    def _request(self, data: bytes) -> RequestHead | Fault:
         head = parse_request(data, self._limits)
         if isinstance(head, RequestHead) and len(data) <= _REMEMBERED_BYTES:
             if len(self.requests) >= _REMEMBERED:
                 self.requests.clear()
             self.requests[data] = head
         return head
+
+    def _varied(self, data: bytes) -> RequestHead | None:
+        """A head whose ids were cut out before the rest was looked up; None where it must be parsed as it is."""
+        found: list[tuple[bytes, bytes]] = _VARYING.findall(data)
+        if not found:
+            return None
+        rest = _VARYING.sub(b"", data)
+        shared = self.requests.get(rest) or self._request(rest)
+        varying = {name.lower(): value for name, value in found}
+        if (
+            isinstance(shared, Fault)
+            or len(varying) < len(found)
+            or shared.count + len(found) > self._limits.max_headers
+            or b"connection" in shared.fields  # it might name one of them
+            or varying.keys() & shared.fields.keys()
+        ):
+            return None
+        return shared.varied(varying)
 
     def response(self, data: bytes) -> ResponseHead | Fault:
         """The parsed form of a complete response head."""

@@ -28,15 +28,17 @@ def reply(status: int, body: bytes, extra: bytes, head_only: bool = False, conte
     return head if head_only else head + body
 
 
-def refusal(fault: Fault, request_id: bytes, connection_header: bytes, head_only: bool) -> bytes:
-    """A response that sends a client away for a second; most of it is made once for each fault."""
-    head, body = _refusal(fault.status, fault.text)
-    if request_id:
-        connection_header = b"x-request-id: %b\r\n%b" % (request_id, connection_header)
-    return b"%b%b\r\n%b" % (head, connection_header, b"" if head_only else body)
+def refusal(fault: Fault, request_id: bytes, connection_header: bytes) -> bytes:
+    """A response that sends a client away for a second; made once for each fault."""
+    whole, head, body = _refusal(fault.status, fault.text)
+    if not request_id and not connection_header:
+        return whole
+    own = b"x-request-id: %b\r\n" % request_id if request_id else b""
+    return b"%b%b%b\r\n%b" % (head, own, connection_header, body)
 
 
 @lru_cache(64)
-def _refusal(status: int, text: str) -> tuple[bytes, bytes]:
+def _refusal(status: int, text: str) -> tuple[bytes, bytes, bytes]:
     body = error_body(text)
-    return reply(status, body, b"Retry-After: 1\r\n", head_only=True)[:-2], body
+    head = reply(status, body, b"Retry-After: 1\r\n", head_only=True)[:-2]
+    return head + b"\r\n" + body, head, body

@@ -12,7 +12,7 @@ from gateway.errors import Fault
 from gateway.http.chunked import ChunkedDecoder, ChunkError
 from gateway.http.connection import ClientConnection
 from gateway.http.head import RequestHead
-from gateway.http.serving import Phase, Service
+from gateway.http.serving import IDLE, WAIT, Phase, Service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PENDING = 64 << 10
@@ -35,14 +35,16 @@ class ServerConnection(ClientConnection):
     def data_received(self, data: bytes) -> None:
         """Called by the loop with what the client sent."""
         phase = self.phase
-        if phase is Phase.IDLE:
+        if phase is IDLE:
             self._advance(data)
         elif phase is Phase.HEAD:
             data, self._buffer = self._buffer + data, b""
+            if self._held:
+                self._hold(0)
             self._advance(data)
         elif phase is Phase.WAIT:
             self._buffer += data
-            if len(self._buffer) > _PENDING:
+            if not self._hold(len(self._buffer)) or self._held > _PENDING:
                 self.pause()
         elif phase is Phase.LINGER:
             self.since = perf_counter()
@@ -85,14 +87,14 @@ class ServerConnection(ClientConnection):
                 self._buffer = data[end:]
             self._head = head
             self.keep_alive = head.keep_alive
-            self.phase = Phase.WAIT
+            self.phase = WAIT
             self._looping = True
             exchange = service.begin(self, head, body)
             self._looping = False
-            if self.phase is Phase.WAIT:
+            if self.phase is WAIT:
                 self._exchange = exchange
                 return
-            if self.phase is not Phase.IDLE or not self._buffer or self._writing_since:
+            if self.phase is not IDLE or not self._buffer or self._writing_since:
                 return
             data, self._buffer = self._buffer, b""
 
@@ -108,6 +110,9 @@ class ServerConnection(ClientConnection):
                     self.since = perf_counter()
                 self.phase = Phase.HEAD if data else Phase.IDLE
                 self._buffer = data
+                if data and not self._hold(len(data)):
+                    self._head = None
+                    self.refuse(errors.SHED_MEMORY)
                 return None
             line = data.find(b"\r\n", 0, limits.max_head_bytes)
             self._head = None
@@ -165,7 +170,7 @@ class ServerConnection(ClientConnection):
                 size = self._left
             self._left -= size
             self._take(data)
-            if self._left or self.phase is Phase.CLOSED:
+            if self._left or self.phase is Phase.CLOSED or self.phase is Phase.LINGER:
                 return b""
         self._complete(rest)
         if self.phase is not Phase.IDLE or self._writing_since:
@@ -188,10 +193,15 @@ class ServerConnection(ClientConnection):
             self._exchange.body_data(data)
             return
         if self._received <= limits.stream_above_bytes:
-            self._parts.append(bytes(data))
+            if self._hold(self._received):
+                self._parts.append(bytes(data))
+            else:
+                self._body_failed(errors.SHED_MEMORY)
             return
         assert self._head is not None
         parts, self._parts = self._parts, []
+        if self._held:
+            self._hold(0)
         self.phase = Phase.STREAM
         self.since = perf_counter()
         exchange = self._service.begin(self, self._head, None)
@@ -219,6 +229,8 @@ class ServerConnection(ClientConnection):
         elif phase is Phase.GATHER:
             body = b"".join(self._parts)
             self._parts.clear()
+            if self._held:
+                self._hold(0)
             self.phase = Phase.WAIT
             self._looping = True
             exchange = self._service.begin(self, head, body)

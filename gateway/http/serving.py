@@ -1,11 +1,12 @@
 """What a client's connection and the data plane know of each other."""
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.config import Limits
 from gateway.errors import Fault
 from gateway.http.head import Heads, RequestHead
+from gateway.http.partial import Partial
 
 if TYPE_CHECKING:
     from gateway.http.connection import ClientConnection
@@ -22,6 +23,14 @@ class Phase(Enum):
     DRAIN = auto()  # the response is complete, its request is not: discard the rest
     LINGER = auto()  # nothing more is answered: discard what comes until the client has read the last answer
     CLOSED = auto()
+
+
+# A member costs many times more to look up on its class than as a name of its own; these two stand on the hot path.
+IDLE: Final = Phase.IDLE
+WAIT: Final = Phase.WAIT
+
+# Bytes that either side may leave unsent before the other is read no further; a slice more may come on top.
+WRITE_HIGH: Final = 32 << 10
 
 
 class Exchange(Protocol):
@@ -49,7 +58,9 @@ class Service(Protocol):
     limits: Limits
     heads: Heads
     connections: "set[ClientConnection]"
+    partial: Partial
     draining: bool
+    idle_grace_s: float  # while draining: a connection without a request for so long is closed
 
     def begin(self, connection: "ClientConnection", head: RequestHead, body: bytes | None) -> Exchange:
         """Takes a request: complete with its body, or with slices to follow when `body` is None."""

@@ -207,6 +207,8 @@ class LocalTriton:
             f"--backend-directory={directory}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             f"--exit-timeout-secs={int(self._exit_timeout_s)}",
+            # Else the whole server counts as not ready while one more version loads.
+            "--strict-readiness=false",
             # Completing a configuration costs a throw-away Python process for every model: 8 s instead of 2 s for a
             # repository of 18 (measured). The official container completes what is left out, here nothing may be.
             "--disable-auto-complete-config",

@@ -43,11 +43,8 @@ def _commands() -> Iterator[tuple[str, Any]]:
     tree = command_tree()
     for name, command in tree.commands.items():
         yield from _below(f"sluice {name}", command)
-    for name, part in PARTS.items():
-        if part.target:
-            yield from _below(f"sluice {name}", load_part(name))
-        else:
-            yield f"sluice {name}", part
+    for name in PARTS:
+        yield from _below(f"sluice {name}", load_part(name))
 
 
 def _below(path: str, command: Any) -> Iterator[tuple[str, Any]]:

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 from gateway.supervisor.restart import Restart, after_exit
 
@@ -64,18 +65,28 @@ class Child:
         role: first argument of the program.
         boot: makes the memory file a new process starts from; called once per start.
         inherit: descriptors the process keeps beside that file.
-        line: its line in the shared memory, where it has one.
+        line: its line in the shared memory.
+        environ: variables it gets beside the supervisor's own, which stand where both name one.
     """
 
-    def __init__(self, name: str, role: str, boot: Callable[[], int], inherit: Sequence[int], line: int = -1) -> None:
+    def __init__(
+        self,
+        name: str,
+        role: str,
+        boot: Callable[[], int],
+        inherit: Sequence[int],
+        line: int,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.name = name
+        self.role = role
         self.line = line
         self.restart = Restart()
         self.start_at = 0.0
         self.started_at = 0.0
-        self._role = role
         self._boot = boot
         self._inherit = tuple(inherit)
+        self._environ = environ
         self._process: subprocess.Popen[bytes] | _Inherited | None = None
 
     @property
@@ -93,9 +104,10 @@ class Child:
         fd = self._boot()
         try:
             self._process = subprocess.Popen(
-                [*program, self._role, str(fd), str(os.getpid())],
+                [*program, self.role, str(fd), str(os.getpid())],
                 pass_fds=(fd, *self._inherit),
                 stdin=subprocess.DEVNULL,
+                env={**self._environ, **os.environ},
                 process_group=0,  # Ctrl-C reaches the supervisor alone, which then drains the others
             )
         finally:

@@ -19,10 +19,11 @@ from gateway.errors import ExitCode, ResourceError, SluiceError
 from gateway.reload import compare
 from gateway.supervisor import handover, holdings, sockets
 from gateway.supervisor.child import PROGRAM, Child, describe
+from gateway.supervisor.controllers import Controllers
 from gateway.supervisor.handover import Handover
 from gateway.supervisor.holdings import Ready
 from gateway.supervisor.notify import Notify
-from gateway.supervisor.workers import KILL_MARGIN_S, Patience, Workers
+from gateway.supervisor.workers import KILL_MARGIN_S, Workers
 from gateway.telemetry import logs
 from gateway.telemetry.logs import logger
 
@@ -53,7 +54,6 @@ class Supervisor:
         routes: applied by the controller at its first start; None leaves the stored ones.
         degraded: serve the last published table even if the controller cannot start.
         on_ready: called once when everything serves.
-        patience: bounds on waiting.
         program: what a process is started with, before its role.
         reread: reads the settings anew, for SIGHUP; raises SluiceError when they are wrong.
         command: what this process was started with, for SIGUSR2; with `--dry-run` it only checks.
@@ -66,7 +66,6 @@ class Supervisor:
         routes: Routes | None = None,
         degraded: bool = False,
         on_ready: Callable[[Ready], None] = lambda _: None,
-        patience: Patience | None = None,
         program: Sequence[str] = PROGRAM,
         reread: Callable[[], Config] | None = None,
         command: Sequence[str] = (),
@@ -74,7 +73,6 @@ class Supervisor:
         self._config = config
         self._degraded = degraded
         self._on_ready = on_ready
-        self._patience = patience or Patience()
         self._program = program
         self._reread = reread
         self._command = tuple(command)
@@ -82,7 +80,6 @@ class Supervisor:
         self._phase = Phase.STARTING
         self._exit_code = ExitCode.OK
         self._stop_at = self._awake_since = 0.0
-        self._controller_ready = False
         self._deferred: list[signal.Signals] = []
         self._announce_roll = False
 
@@ -110,9 +107,9 @@ class Supervisor:
             slots = Slots(self._slots_fd, self._config.workers)
             inherit = (self._data.fileno(), self._slots_fd)
             self._table = str(state / "table.msgpack")
-            self._workers = Workers(self._config, slots, self._worker_boot, inherit, self._program, self._patience)
-            self._controller = self._new_controller()
-            self._old_controller = Child("old controller", "controller", lambda: -1, ())
+            self._workers = Workers(self._config, slots, self._worker_boot, inherit, self._program)
+            passed = (self._api.fileno(), self._control.fileno(), self._slots_fd, self._ready_out)
+            self._controllers = Controllers(slots, self._controller_boot, passed, self._program)
             if before is not None:
                 self._take_over(before, time.monotonic())
             else:
@@ -128,10 +125,6 @@ class Supervisor:
         return int(self._exit_code)
 
     # processes
-
-    def _new_controller(self) -> Child:
-        inherit = (self._api.fileno(), self._control.fileno(), self._slots_fd, self._ready_out)
-        return Child("controller", "controller", self._controller_boot, inherit)
 
     def _controller_boot(self) -> int:
         return ControllerBoot(
@@ -163,7 +156,7 @@ class Supervisor:
         return (*self._command, "--dry-run") if self._command else ()
 
     def _children(self) -> list[Child]:
-        return [self._controller, self._old_controller, *self._workers.children]
+        return [*self._controllers.children, *self._workers.children]
 
     def _take_over(self, before: Handover, now: float) -> None:
         """Goes on with the processes of an earlier program, and replaces them one after another."""
@@ -171,9 +164,7 @@ class Supervisor:
         self._routes = None
         self._workers.adopt(before.workers, before.retiring, now)
         if before.controller:
-            self._old_controller.adopt(before.controller, now)
-            self._old_controller.signal(signal.SIGTERM)
-            self._controller.start_at = float("inf")  # only one may hold the store
+            self._controllers.adopt(before.controller, now)
         self._roll()
         _log.info("took over from an earlier program", workers=len(before.workers))
 
@@ -181,12 +172,12 @@ class Supervisor:
 
     def _loop(self, wakeup: socket.socket, ready_in: int) -> None:
         begun = self._awake_since = last = time.monotonic()
-        while self._phase is not Phase.CLOSING or self._controller.running:
+        while self._phase is not Phase.CLOSING or self._controllers.present.running:
             select.select([wakeup.fileno(), ready_in], [], [], _TICK_S)
             with suppress(BlockingIOError):
                 wakeup.recv(4096)
             now = time.monotonic()
-            if now - last > self._patience.warn_s:  # stopped and continued: the silence of the others is ours
+            if now - last > self._config.supervision.warn_s:  # stopped and continued: the silence of the others is ours
                 self._awake_since = now
             last = now
             self._notify.alive(now)
@@ -203,6 +194,7 @@ class Supervisor:
                 case Phase.SERVING | Phase.UNREADY:
                     self._start_due(now)
                     self._workers.check_alive(now, self._awake_since)
+                    self._controllers.check_alive(self._config.supervision, now, self._awake_since)
                     self._keep_rolling(now)
                     if self._phase is Phase.UNREADY and now >= self._stop_at:
                         self._stop(now, ExitCode.OK)
@@ -210,18 +202,12 @@ class Supervisor:
                     self._check_stopped(now)
 
     def _controller_up(self) -> None:
-        self._controller_ready = True
+        self._controllers.ready = True
         self._routes = None  # applied: a later controller must not undo what was applied since
 
     def _start_due(self, now: float) -> None:
         self._workers.start_due(now)
-        child = self._controller
-        if not child.running and now >= child.start_at:
-            try:
-                child.start(now, self._program)
-            except OSError as error:
-                child.put_off(now, 0.0)
-                _log.error("process did not start", process=child.name, reason=str(error))
+        self._controllers.start_due(now)
 
     def _reap(self, now: float) -> None:
         for child, status in self._workers.reap(now):
@@ -231,11 +217,8 @@ class Supervisor:
                     "giving up: a worker keeps ending before it serves", process=child.name, how=describe(status)
                 )
                 self._stop(now, ExitCode.FAILED)
-        if self._old_controller.reap(now) is not None:
-            self._controller.start_now(now)
-        if (found := self._controller.reap(now)) is not None:
-            self._controller_ready = False
-            self._report_death(self._controller, found)
+        if (found := self._controllers.reap(now)) is not None:
+            self._report_death(self._controllers.present, found)
             if self._phase is Phase.STARTING and found > 0 and not self._degraded:
                 self._stop(now, ExitCode(found) if found in set(ExitCode) else ExitCode.FAILED)
 
@@ -244,13 +227,13 @@ class Supervisor:
             _log.error("process ended", process=child.name, how=describe(status), again_in_s=child.restart.delay_s)
 
     def _check_started(self, now: float, begun: float) -> None:
-        if self._workers.serving and (self._controller_ready or self._degraded):
+        if self._workers.serving and (self._controllers.ready or self._degraded):
             self._phase = Phase.SERVING
             self._on_ready(self._ready)
             self._say_ready()
-        elif now - begun > self._patience.start_s:
+        elif now - begun > (start_s := self._config.supervision.start_s):
             self._stop(now, ExitCode.RESOURCE)
-            raise ResourceError(f"not everything served within {self._patience.start_s:g} s; the log above says what")
+            raise ResourceError(f"not everything served within {start_s:g} s; the log above says what")
 
     # changes
 
@@ -301,16 +284,15 @@ class Supervisor:
             _log.error("settings are refused: these need a restart of the whole gateway", keys=found.fixed)
             return
         self._config = new
+        self._workers.take_in(new)
         logs.configure(new.log, process="supervisor")
         _log.info("settings are taken in", changed=found.changed)
         # Certificates, keys and tokens may have changed even where the settings have not.
         self._workers.reread()
         if found.controller:
-            self._old_controller, self._controller = self._controller, self._new_controller()
-            self._old_controller.signal(signal.SIGTERM)
-            self._controller.start_at = float("inf") if self._old_controller.running else now
-        elif self._controller_ready:
-            self._controller.signal(signal.SIGHUP)
+            self._controllers.replace(now)
+        else:
+            self._controllers.reread()
         if found.workers:
             self._roll()
 
@@ -347,7 +329,7 @@ class Supervisor:
             control_fd=self._control.fileno(),
             runtime=str(self._runtime),
             slots_fd=self._slots_fd,
-            controller=self._controller.pid,
+            controller=self._controllers.present.pid,
             workers=workers,
             retiring=retiring,
         )
@@ -378,9 +360,9 @@ class Supervisor:
                 self._workers.signal(signal.SIGKILL)
             if not self._workers.running:
                 self._phase, self._stop_at = Phase.CLOSING, now + _CONTROLLER_STOP_S
-                self._controller.signal(signal.SIGTERM)
+                self._controllers.present.signal(signal.SIGTERM)
         elif now > self._stop_at:
-            self._controller.signal(signal.SIGKILL)
+            self._controllers.present.signal(signal.SIGKILL)
 
     def _kill_all(self) -> None:
         for child in self._children():

@@ -3,32 +3,20 @@
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from gateway.boot import Slots, SlotState
 from gateway.config import Config
 from gateway.supervisor.child import Child, describe
+from gateway.supervisor.watch import Watch
 from gateway.telemetry.logs import logger
 
+# glibc gives freed memory back to the kernel and takes it again for the next long body that is kept for a copy or a
+# retry; on a virtual machine the page faults of one body cost more than serving it. Up to this much is kept instead.
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(32 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 KILL_MARGIN_S = 2.0  # a worker ends its own drain in time; this is for one that does not
 _log = logger("supervisor")
 # Makes the memory file that a worker starts from: its settings, slot and line.
 MakeBoot = Callable[[Config, int, int], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long the supervisor waits for its processes.
-
-    Attributes:
-        start_s: until all of them serve for the first time.
-        warn_s: a worker without a sign of life for so long is reported.
-        kill_s: and after so long it is killed.
-    """
-
-    start_s: float = 60.0
-    warn_s: float = 5.0
-    kill_s: float = 30.0
 
 
 class Workers:
@@ -49,19 +37,17 @@ class Workers:
         make_boot: MakeBoot,
         inherit: Sequence[int],
         program: Sequence[str],
-        patience: Patience,
     ) -> None:
         self._config = config
         self._slots = slots
         self._make_boot = make_boot
         self._inherit = inherit
         self._program = program
-        self._patience = patience
         self._places: list[Child] = []
         self._retiring: list[tuple[Child, float]] = []
         self._waiting: deque[int] = deque()
         self._fresh: tuple[int, Child, float] | None = None
-        self._warned: set[int] = set()
+        self._watch = Watch(slots)
 
     def fill(self) -> None:
         """Makes a place for every worker the settings want."""
@@ -130,7 +116,7 @@ class Workers:
             if status is None:
                 continue
             self._slots.write(child.line, 0, SlotState.EMPTY, 0)
-            self._warned.discard(child.line)
+            self._watch.forget(child)
             if child in self._places:
                 dead.append((child, status))
             elif self._fresh and child is self._fresh[1]:
@@ -141,19 +127,11 @@ class Workers:
     def check_alive(self, now: float, awake_since: float) -> None:
         """Reports and in the end kills processes that give no sign of life."""
         for child in self._places:
-            if not child.running:
-                continue
-            sign = max(self._slots.read(child.line)[2] / 1e9, child.started_at, awake_since)
-            silent = now - sign
-            if silent > self._patience.kill_s:
-                _log.error("worker hangs and is killed", process=child.name, silent_s=round(silent, 1))
-                child.signal(signal.SIGKILL)
-            elif silent > self._patience.warn_s:
-                if child.line not in self._warned:
-                    _log.warning("worker gives no sign of life", process=child.name, silent_s=round(silent, 1))
-                    self._warned.add(child.line)
-            else:
-                self._warned.discard(child.line)
+            self._watch.look(child, self._config.supervision, now, awake_since)
+
+    def take_in(self, config: Config) -> None:
+        """Settings that ask nothing of running processes; the next ones start with them."""
+        self._config = config
 
     def roll(self, config: Config) -> None:
         """Begins to replace every process by one with these settings; `step` does the rest.
@@ -182,12 +160,12 @@ class Workers:
             elif now > until:
                 child.signal(signal.SIGKILL)
                 self._retiring.append((child, now))
-                self._give_up(f"the new process did not serve within {self._patience.start_s:g} s")
+                self._give_up(f"the new process did not serve within {self._config.supervision.start_s:g} s")
         elif self._waiting:
             slot = self._waiting.popleft()
             if slot < self._config.workers:
                 child = self._place(slot)
-                self._fresh = slot, child, now + self._patience.start_s
+                self._fresh = slot, child, now + self._config.supervision.start_s
                 if not self._start(child, now):
                     self._give_up("the new process did not start")
             elif slot == len(self._places) - 1:
@@ -215,9 +193,9 @@ class Workers:
 
     def _place(self, slot: int, line: int = -1) -> Child:
         taken = {child.line for child in self.children}
-        at = line if line >= 0 else next(i for i in range(Slots.LINES) if i not in taken)
+        at = line if line >= 0 else next(i for i in range(Slots.CONTROLLER) if i not in taken)
         config = self._config
-        return Child(f"worker {slot}", "worker", lambda: self._make_boot(config, slot, at), self._inherit, at)
+        return Child(f"worker {slot}", "worker", lambda: self._make_boot(config, slot, at), self._inherit, at, _MALLOC)
 
     def _start(self, child: Child, now: float) -> bool:
         self._slots.write(child.line, 0, SlotState.STARTING, 0)

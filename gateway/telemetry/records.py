@@ -165,7 +165,7 @@ class Exemplar(msgspec.Struct, kw_only=True):
 
 
 class WorkerReport(msgspec.Struct, kw_only=True, tag="report"):
-    """All that one worker knows, sent once a second.
+    """All that one worker knows, sent once a second, or more often while a route is judged.
 
     Attributes:
         worker: its slot, 0 to workers - 1.

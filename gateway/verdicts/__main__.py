@@ -1,20 +1,23 @@
 """`python -m gateway.verdicts`: the simulation study behind the gates. Exit code 1 when a promise is broken."""
 
+import multiprocessing
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
 from gateway.core.rollout_policy import Clusters, RolloutPolicy
-from gateway.verdicts.allgates import CANDIDATES, OLD, Outcomes, outcomes
+from gateway.verdicts.allgates import CANDIDATES, OLD, outcomes
 from gateway.verdicts.report import Result, page
 from gateway.verdicts.study import Walk, aborts, walk
-from gateway.verdicts.traffic import NULLS, REGRESSIONS, Scenario, Schedule
+from gateway.verdicts.traffic import BEYOND, NULLS, REGRESSIONS, Scenario, Schedule
 
 app = typer.Typer(add_completion=False)
 
@@ -48,6 +51,9 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the traces.")] = 1,
     step_s: Annotated[int, typer.Option(min=10, help="Seconds per step.")] = 150,
     clusters: Annotated[str, typer.Option(help="How shared causes are counted: learn, block or none.")] = "learn",
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes to simulate in; as many as cores when left out.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the page here instead of to standard output.")] = None,
 ) -> None:
     """Simulates rollouts and reports false aborts, detection and promotions, beside two other judges."""
@@ -57,12 +63,14 @@ def main(
     schedule, started = Schedule(step_s=step_s), time.monotonic()
     console = Console(stderr=True)
     nulls: list[Result] = []
+    beyond: list[Result] = []
     regressions: list[Result] = []
-    walked: list[tuple[str, Walk]] = []
-    everything: list[Outcomes] = []
-    with Progress(console=console) as progress:
-        task = progress.add_task("", total=(len(NULLS) + len(REGRESSIONS)) * rollouts + len(WALKS) * walks)
-        for scenarios, results in ((NULLS, nulls), (REGRESSIONS, regressions)):
+    workers = processes or len(os.sched_getaffinity(0))
+    # Not forked: the progress bar has a thread.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"))
+    with pool, Progress(console=console) as progress:
+        task = progress.add_task("", total=(len(NULLS) + len(BEYOND) + len(REGRESSIONS)) * rollouts)
+        for scenarios, results in ((NULLS, nulls), (BEYOND, beyond), (REGRESSIONS, regressions)):
             for scenario in scenarios:
                 progress.update(task, description=scenario.name)
                 found = aborts(
@@ -72,41 +80,40 @@ def main(
                     seed=seed,
                     policy=policy,
                     told=partial(progress.advance, task),
+                    over=pool.map,
                 )
                 results.append((scenario, found))
-        for name, scenario, traffic in WALKS:
-            progress.update(task, description=name)
-            result = walk(
-                scenario,
-                policy,
-                rate=schedule.rate,
-                rollouts=walks,
-                seed=seed,
-                horizon_s=horizon_s,
-                candidate_traffic=traffic,
-            )
-            walked.append((name, result))
-            progress.advance(task, walks)
-        for name, version in CANDIDATES:
-            progress.update(task, description=name)
-            several = all_gates if version == OLD else all_gates // 4
-            if several:
-                everything.append(outcomes(name, version, rollouts=several, seed=seed))
+        whole = partial(walk, policy=policy, rate=schedule.rate, rollouts=walks, seed=seed, horizon_s=horizon_s)
+        walking = [pool.submit(whole, scenario, candidate_traffic=traffic) for _, scenario, traffic in WALKS]
+        sizes = [all_gates if version == OLD else all_gates // 4 for _, version in CANDIDATES]
+        gated = [
+            pool.submit(outcomes, name, version, rollouts=size, seed=seed)
+            for (name, version), size in zip(CANDIDATES, sizes, strict=True)
+            if size
+        ]
+        running: list[Future[Any]] = [*walking, *gated]
+        task = progress.add_task("whole rollouts", total=len(running))
+        for future in as_completed(running):
+            future.result()
+            progress.advance(task)
+    walked = [(name, done.result()) for (name, _, _), done in zip(WALKS, walking, strict=True)]
     command = (
         f"python -m gateway.verdicts --rollouts {rollouts} --walks {walks} --step-s {step_s} --all-gates {all_gates} "
         f"--clusters {clusters}"
     )
     text = page(
         nulls,
+        beyond,
         regressions,
         walked,
-        everything,
+        [done.result() for done in gated],
         schedule=schedule,
         policy=policy,
         rollouts=rollouts,
         seed=seed,
         command=command,
         seconds=time.monotonic() - started,
+        processes=workers,
     )
     if out is None:
         typer.echo(text)

@@ -8,13 +8,14 @@ import numpy as np
 from gateway.core.rollout_policy import RolloutPolicy
 from gateway.verdicts.allgates import RATE, Outcomes
 from gateway.verdicts.study import Aborts, Walk, upper_bound
-from gateway.verdicts.traffic import Scenario, Schedule
+from gateway.verdicts.traffic import OUTAGE_EVERY_S, Scenario, Schedule
 
 Result = tuple[Scenario, Sequence[Aborts]]
 
 
 def page(
     nulls: Sequence[Result],
+    beyond: Sequence[Result],
     regressions: Sequence[Result],
     walks: Sequence[tuple[str, Walk]],
     everything: Sequence[Outcomes],
@@ -25,16 +26,16 @@ def page(
     seed: int,
     command: str,
     seconds: float,
+    processes: int,
 ) -> str:
     """Everything: method, false aborts, detection, whole rollouts, and the command that repeats it."""
     shares = " -> ".join(f"{share:.0%}" for share in schedule.shares)
     alpha, rate = policy.alpha, schedule.rate
-    null_rows = ((scenario.name, *(_rate(found, name) for name in _judges(nulls))) for scenario, found in nulls)
     worse = _judges(regressions)
     worse_rows = ((scenario.name, *(_detected(found, name) for name in worse)) for scenario, found in regressions)
     text = f"""# Verdicts: false aborts and detection, by simulation
 
-Repeat with `{command}` (seed {seed}; {seconds / 60:.0f} minutes in one process, other work beside it).
+Repeat with `{command}` (seed {seed}; {seconds / 60:.0f} minutes, processes: {processes}).
 {rollouts:,} simulated rollouts per setting.
 
 Every judge sees the same traces: {rate:g} requests/s, the candidate's share {shares}, {schedule.step_s} s each, looked
@@ -46,12 +47,21 @@ minute.
 
 ## False aborts: the candidate is exactly as good as the old version
 
-{_table(("setting", *_judges(nulls)), null_rows)}
+{_false_aborts(nulls)}
 Share of the rollouts aborted, with the exact 99 % upper confidence bound in brackets. Sluice promises at most
 {alpha:.0%}. Sticky keys: 1,000 keys with Zipf-distributed traffic, one in a hundred failing half of its requests
 on any version; counting their requests is shown only to tell why keys are counted instead. On a sticky route the
 guardrail holds and never aborts: Sluice is its errors gate alone there. An interval rule compares with a fixed success
 rate and knows no old version: where that itself fails 1 % or more, it ends rollouts by its definition, not by chance.
+
+### Causes that last as long as a block, or longer
+
+{_false_aborts(beyond)}
+Shown only: nothing is promised here, and the command does not fail over it. The candidate is exactly as good as before,
+but what multiplies its errors sits on one arm for seconds: bursts, or outages in which every request of an arm fails,
+each arm once in {OUTAGE_EVERY_S} s on average. Outages are as frequent on an arm of 1 % as on one of 99 %, which no
+draw by shares would do, and what lasts longer than a block of evidence (here a second) looks like several causes that
+agree.
 
 ## Detection: the candidate is worse from its first request
 
@@ -63,6 +73,12 @@ Median candidate requests and seconds until the abort; in brackets the share of 
     if everything:
         text += _every_gate(everything)
     return text
+
+
+def _false_aborts(results: Sequence[Result]) -> str:
+    names = _judges(results)
+    rows = ((scenario.name, *(_rate(found, name) for name in names)) for scenario, found in results)
+    return _table(("setting", *names), rows)
 
 
 def _every_gate(everything: Sequence[Outcomes]) -> str:

@@ -1,7 +1,9 @@
 """Runs the judges over simulated rollouts and counts what they do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.stats import beta
@@ -12,6 +14,9 @@ from gateway.verdicts.judges import ErrorsGateAlone, IntervalThreshold, Judge, M
 from gateway.verdicts.traffic import Floats, Scenario, Schedule, second, seconds
 
 CHUNK = 2500
+
+Map = Callable[..., Iterable[Any]]
+"""`map`, or an executor's: the results are the same, because each part of a study has a seed of its own."""
 
 HISTORY_S = 60
 """Seconds of the old version's traffic that are known when a rollout starts."""
@@ -80,6 +85,7 @@ def aborts(
     policy: RolloutPolicy | None = None,
     alone: bool = False,
     told: Callable[[int], None] = lambda done: None,
+    over: Map = map,
 ) -> list[Aborts]:
     """Every judge on the same traces of one scenario, each looking as often as it does.
 
@@ -91,13 +97,14 @@ def aborts(
         policy: ours; the default one when None.
         alone: only our own judges.
         told: called with the number of rollouts that were done since the last call.
+        over: goes over the chunks, here or in other processes.
     """
-    policy = policy or RolloutPolicy()
+    starts = range(0, rollouts, CHUNK)
+    sizes = [min(CHUNK, rollouts - start) for start in starts]
+    one = partial(_chunk, scenario, schedule, seed=seed, policy=policy or RolloutPolicy(), alone=alone)
     found: dict[str, list[tuple[Floats, Floats]]] = {}
-    for start in range(0, rollouts, CHUNK):
-        size = min(CHUNK, rollouts - start)
-        rng = np.random.default_rng([seed, start])
-        for name, when, requests in _chunk(scenario, schedule, rng, size, policy=policy, alone=alone):
+    for size, judged in zip(sizes, over(one, starts, sizes), strict=True):
+        for name, when, requests in judged:
             found.setdefault(name, []).append((when, requests))
         told(size)
     results = []
@@ -111,8 +118,9 @@ def aborts(
 
 
 def _chunk(
-    scenario: Scenario, schedule: Schedule, rng: np.random.Generator, size: int, *, policy: RolloutPolicy, alone: bool
+    scenario: Scenario, schedule: Schedule, start: int, size: int, *, seed: int, policy: RolloutPolicy, alone: bool
 ) -> Sequence[tuple[str, Floats, Floats]]:
+    rng = np.random.default_rng([seed, start])
     # A key-based test has no counterpart in the guardrail, which counts requests: it is judged on its own.
     by_keys = scenario.kind == "keys"
     ours = Sluice(size, np.array(schedule.shares), policy, guardrail=not by_keys)

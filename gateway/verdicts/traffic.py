@@ -45,13 +45,17 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One setting: base rate of bad outcomes, the candidate's (as a multiple, or outright), and how they cluster."""
+    """One setting: base rate of bad outcomes, the candidate's (as a multiple, or outright), and how they cluster.
+
+    What multiplies the rates, by `kind`, stays as it is for `lasts_s` seconds.
+    """
 
     name: str
     base: float
     ratio: float = 1.0
     worse: float | None = None
     kind: str = "independent"
+    lasts_s: int = 1
     by_key: bool = False
 
     @property
@@ -65,26 +69,36 @@ class Scenario:
         return self.candidate <= self.base
 
 
-Rates = Callable[[np.random.Generator, int], tuple[Floats, Floats]]
+Factors = tuple[Floats, Floats]
+Rates = Callable[[np.random.Generator, int, int], Factors]
+
+OUTAGE_EVERY_S: Final = 200
+"""Mean seconds between two outages of an arm, where there are outages."""
 
 
-def _independent(rng: np.random.Generator, size: int) -> tuple[Floats, Floats]:
+def _independent(rng: np.random.Generator, size: int, lasts_s: int) -> Factors:
     return np.ones(size), np.ones(size)
 
 
-def _common_bursts(rng: np.random.Generator, size: int) -> tuple[Floats, Floats]:
+def _common_bursts(rng: np.random.Generator, size: int, lasts_s: int) -> Factors:
     factor = rng.gamma(0.2, 5.0, size)
     return factor, factor
 
 
-def _arm_bursts(rng: np.random.Generator, size: int) -> tuple[Floats, Floats]:
+def _arm_bursts(rng: np.random.Generator, size: int, lasts_s: int) -> Factors:
     return rng.gamma(0.5, 2.0, size), rng.gamma(0.5, 2.0, size)
+
+
+def _arm_outages(rng: np.random.Generator, size: int, lasts_s: int) -> Factors:
+    part = lasts_s / OUTAGE_EVERY_S
+    return np.where(rng.random(size) < part, np.inf, 1.0), np.where(rng.random(size) < part, np.inf, 1.0)
 
 
 _RATES: Final[dict[str, Rates]] = {
     "independent": _independent,
     "common": _common_bursts,
     "arm": _arm_bursts,
+    "outage": _arm_outages,
 }
 
 BATCH: Final = 8
@@ -96,9 +110,11 @@ def seconds(scenario: Scenario, schedule: Schedule, rng: np.random.Generator, si
     if scenario.kind == "keys":
         yield from _keyed(scenario, schedule, rng, size)
         return
-    for share in schedule.shares:
-        for _ in range(schedule.step_s):
-            yield second(scenario, share, schedule.rate, rng, size)
+    factors: Factors | None = None
+    for t in range(schedule.seconds):
+        if scenario.lasts_s > 1 and t % scenario.lasts_s == 0:
+            factors = _RATES[scenario.kind](rng, size, scenario.lasts_s)
+        yield second(scenario, schedule.shares[t // schedule.step_s], schedule.rate, rng, size, factors=factors)
 
 
 def second(
@@ -110,6 +126,7 @@ def second(
     *,
     share: float | Floats | None = None,
     baseline: float | Floats = 0.0,
+    factors: Factors | None = None,
 ) -> Second:
     """One second with the candidate at a weight (one for all, or one per rollout); not for repeated keys.
 
@@ -121,6 +138,7 @@ def second(
         size: number of rollouts.
         share: the candidate's share among what is compared; its weight when there is no baseline arm.
         baseline: the equal arm's part of the traffic; with one, only its bad outcomes are compared.
+        factors: what multiplies the rates of candidate and old version; drawn for this second alone when None.
     """
     weight = np.broadcast_to(np.asarray(weight, dtype=np.float64), size)
     c, m = rng.poisson(rate * weight), rng.poisson(rate * (1 - weight))
@@ -128,7 +146,7 @@ def second(
         x = np.minimum(c, BATCH * rng.poisson(c * scenario.candidate / BATCH))
         y = np.minimum(m, BATCH * rng.poisson(m * scenario.base / BATCH))
     else:
-        a, b = _RATES[scenario.kind](rng, size)
+        a, b = factors or _RATES[scenario.kind](rng, size, scenario.lasts_s)
         x = rng.binomial(c, np.minimum(scenario.candidate * a, 1.0))
         y = rng.binomial(m, np.minimum(scenario.base * b, 1.0))
     part = np.broadcast_to(np.asarray(baseline, dtype=np.float64), size)
@@ -203,6 +221,14 @@ NULLS: Final = (
     Scenario(name="repeated sticky keys, counted by key", base=0.0005, kind="keys", by_key=True),
     Scenario(name="repeated sticky keys, counted by request (unsound)", base=0.0005, kind="keys"),
 )
+
+BEYOND: Final = (
+    Scenario(name="bursts of either arm by itself that last 3 s, 1 %", base=0.01, kind="arm", lasts_s=3),
+    Scenario(name="bursts of either arm by itself that last 3 s, 5 %", base=0.05, kind="arm", lasts_s=3),
+    Scenario(name="outages of either arm by itself for 1 s, else 0.05 %", base=0.0005, kind="outage"),
+    Scenario(name="outages of either arm by itself for 3 s, else 0.05 %", base=0.0005, kind="outage", lasts_s=3),
+)
+"""Causes that sit on one arm and last as long as a block, or longer: shown, nothing is promised of them."""
 
 REGRESSIONS: Final = (
     Scenario(name="0.05 % to 100 %", base=0.0005, ratio=2000),

@@ -1,6 +1,7 @@
 """Calls to the outside: hooks that may refuse, and events that are told for certain but hold nobody up."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -81,6 +82,9 @@ def cloud_event(effect: Effect, route: str, rollout: str, data: dict[str, Any], 
 class Outbox:
     """Events on their way to webhooks: stored first, then sent until taken, at most for a day.
 
+    Each webhook gets its events one after another, the oldest first, and waits for no other. What it has refused comes
+    again later, after events that are younger.
+
     Args:
         control: gives access to the store's thread.
         client: shared HTTP client.
@@ -99,7 +103,7 @@ class Outbox:
         self._client = client
         self._webhooks = {webhook.url: webhook for webhook in webhooks}
         self._clock = clock
-        self._wake = asyncio.Event()
+        self._wakes = {url: asyncio.Event() for url in self._webhooks}
         self.delivered = 0
         self.failed_attempts = 0
         self.given_up = 0
@@ -111,26 +115,34 @@ class Outbox:
         body = msgspec.json.encode(event).decode()
         rows = [{"id": f"{event['id']} {url}"[:320], "url": url, "body": body} for url in self._webhooks]
         await self._control.run(self._insert, rows, self._clock())
-        self._wake.set()
+        for wake in self._wakes.values():
+            wake.set()
 
     async def run(self) -> None:
         """Sends what is due, until cancelled."""
-        while self._webhooks:
+        if not self._webhooks:
+            return
+        self.given_up += await self._control.run(self._forget)
+        async with asyncio.TaskGroup() as group:
+            for webhook in self._webhooks.values():
+                group.create_task(self._tell(webhook))
+
+    async def _tell(self, webhook: Webhook) -> None:
+        wake = self._wakes[webhook.url]
+        while True:
+            wake.clear()
             try:
-                due = await self._control.run(self._due, self._clock())
-                await asyncio.gather(*(self._send(row) for row in due))
+                for row in await self._control.run(self._due, webhook.url, self._clock()):
+                    await self._send(webhook, row)
             except StoreError as error:
                 _log.error("cannot read the outbox", reason=str(error))
-            self._wake.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+                    await wake.wait()
 
-    async def _send(self, row: dict[str, Any]) -> None:
-        webhook, now = self._webhooks.get(row["url"]), self._clock()
-        if webhook is None or now - row["at"] > _GIVE_UP_S:
+    async def _send(self, webhook: Webhook, row: dict[str, Any]) -> None:
+        now = self._clock()
+        if now - row["at"] > _GIVE_UP_S:
             self.given_up += 1
             await self._control.run(self._remove, row["id"])
             return
@@ -161,9 +173,14 @@ class Outbox:
 
         self._control.store.write(write)
 
-    def _due(self, now: float) -> list[dict[str, Any]]:
+    def _forget(self) -> int:
+        """Removes what is for webhooks that there are no more; returns how many events that were."""
+        strangers = delete(schema.outbox).where(schema.outbox.c.url.not_in(list(self._webhooks)))
+        return int(self._control.store.write(lambda c: c.execute(strangers).rowcount))
+
+    def _due(self, url: str, now: float) -> list[dict[str, Any]]:
         table = schema.outbox
-        query = select(table).where(table.c.next_at <= now).order_by(table.c.at).limit(20)
+        query = select(table).where(table.c.url == url, table.c.next_at <= now).order_by(table.c.at).limit(20)
         return self._control.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
     def _remove(self, row: str) -> None:

@@ -109,7 +109,9 @@ class Effects:
         if variant.name == record.state.candidate:
             if not record.loaded:
                 return EffectResult(id=effect.id, detail="kept: it was loaded before the rollout")
-            return _result(effect, await self._lifecycle.unload(variant, record.loaded))
+            # A load that was given up may still be under way there; what it brings has to go again.
+            patience_s = record.policy.load_timeout_s
+            return _result(effect, await self._lifecycle.unload(variant, record.loaded, patience_s))
         urls = [backend.url.rstrip("/") for backend in self._pool(variant).backends]
         return _result(effect, await self._lifecycle.unload(variant, urls))
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from gateway.controlplane.delivery.record import Record
 from gateway.core.evidence_counts import ArmCounts
+from gateway.core.histogram import upper_us
 from gateway.core.rollout import next_decision_at
 from gateway.core.rollout_stages import stages
 from gateway.core.verdict import Verdict
@@ -40,7 +41,7 @@ class VerdictBody(BaseModel):
 
 
 class ArmBody(BaseModel):
-    """What one arm did in this stage."""
+    """What one arm did in this stage; `p50_ms` and `p99_ms` are upper edges of latency buckets, null without any."""
 
     assigned: int
     ok: int
@@ -49,6 +50,8 @@ class ArmBody(BaseModel):
     timeout: int
     connect_error: int
     shed: int
+    p50_ms: float | None
+    p99_ms: float | None
     predictions: float
     shadow_compared: int
     shadow_disagreed: int
@@ -65,9 +68,9 @@ class RolloutBody(BaseModel):
         since: Unix time of the last change of phase.
         next_decision_at: Unix time at which the clock alone can change something.
         outstanding: effects not confirmed yet, in order.
-        verdict: the gates' last answer, while one is asked for.
-        candidate_counts: of this stage.
-        reference_counts: of this stage.
+        verdict: the gates' last answer; once nothing is judged any more, the one that the last decision rests on.
+        candidate_counts: of this stage, or of the last one that was judged.
+        reference_counts: likewise.
     """
 
     id: str
@@ -125,13 +128,14 @@ def describe(record: Record, verdict: Verdict | None) -> RolloutBody:
         next_decision_at=None if state.final else next_decision_at(state, policy),
         outstanding=[f"{e.kind} {e.hook.phase if e.hook else e.event or e.variant}".strip() for e in state.outstanding],
         decisions=state.seq,
-        verdict=_verdict(verdict) if verdict is not None else None,
+        verdict=verdict_body(verdict) if verdict is not None else None,
         candidate_counts=_arm(evidence.candidate),
         reference_counts=_arm(evidence.reference),
     )
 
 
-def _verdict(verdict: Verdict) -> VerdictBody:
+def verdict_body(verdict: Verdict) -> VerdictBody:
+    """A verdict as the API shows it."""
     gates = [
         GateBody(
             gate=gate.gate,
@@ -162,5 +166,10 @@ def _finite(value: float | None) -> float | None:
 
 
 def _arm(counts: ArmCounts) -> ArmBody:
-    values = {name: getattr(counts, name) for name in ArmBody.model_fields if name != "predictions"}
-    return ArmBody(**values, predictions=sum(counts.predictions.values()))
+    apart = {"predictions": sum(counts.predictions.values()), "p50_ms": _ms(counts, 0.5), "p99_ms": _ms(counts, 0.99)}
+    return ArmBody(**{name: getattr(counts, name) for name in ArmBody.model_fields if name not in apart} | apart)
+
+
+def _ms(counts: ArmCounts, quantile: float) -> float | None:
+    bucket = counts.quantile_bucket(quantile)
+    return None if bucket is None else upper_us(bucket) / 1000

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from gateway.controlplane.delivery.record import BASELINE_SUFFIX, Mark, Record, WorkerMarks
+from gateway.controlplane.delivery.record import BASELINE_SUFFIX, Mark, Record, Share, WorkerMarks
 from gateway.core.evidence_counts import NOTHING, ArmCounts, Block
 from gateway.core.evidence_keys import KeyLedger
 from gateway.telemetry.records import Outcome, VariantCounts, WorkerReport
@@ -89,8 +89,7 @@ class Feed:
 
     def add_keys(self, epoch: int, check: str, variant: str, hashes: Iterable[int]) -> None:
         """Adds sticky keys that may be new for a check."""
-        arm = "candidate" if variant == self._candidate else "reference"
-        self._reported.setdefault(epoch, []).append((check, arm, tuple(hashes)))
+        self._reported.setdefault(epoch, []).append((check, variant, tuple(hashes)))
 
     def take(self, record: Record) -> tuple[list[Block], list[Reported]]:
         """The blocks since the last call, oldest epoch first, and the keys they admitted.
@@ -123,5 +122,11 @@ class Feed:
             candidate=arms.get(self._candidate, NOTHING),
             reference=reference.plus(noise),
             old=old.plus(noise),
-            keys=self._ledger.admit(keys) if record.evidence.by_key else None,
+            keys=self._ledger.admit(self._by_arm(keys, share)) if record.evidence.by_key else None,
         )
+
+    def _by_arm(self, keys: list[Reported], share: Share) -> Iterable[Reported]:
+        """Keys under their arm: the candidate, what it is compared with, or neither (beside an equal baseline arm)."""
+        reference = self._baseline if share.baseline else self._stable
+        arms = {self._candidate: "candidate", reference: "reference"}
+        return ((check, arms.get(variant, ""), hashes) for check, variant, hashes in keys)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.controlplane.delivery.repository import RefusedError, Repository, UnavailableError
+from gateway.controlplane.delivery.repository import BusyError, RefusedError, Repository, UnavailableError
 from gateway.core.pool import Pool
 from gateway.core.route import Route, Variant
 
@@ -69,15 +69,32 @@ class Lifecycle:
 
         return await self._on_quorum(pool, quorum, warm)
 
-    async def unload(self, variant: Variant, urls: Sequence[str]) -> Done:
-        """Unloads on the backends named; one that does not answer has nothing left to unload when it comes back."""
-        orders = (self._repository.unload(url, variant.model, variant.version) for url in urls)
+    async def unload(self, variant: Variant, urls: Sequence[str], patience_s: float = 0.0) -> Done:
+        """Unloads on the backends named; one that is gone has nothing left to unload when it comes back.
+
+        Args:
+            variant: whose model.
+            urls: backends.
+            patience_s: so long a backend is asked again that is still at a load which was given up.
+        """
+        orders = (self._unload(url, variant, patience_s) for url in urls)
         results = await asyncio.gather(*orders, return_exceptions=True)
         bad = [str(r) for r in results if isinstance(r, RefusedError | UnavailableError)]
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, RefusedError | UnavailableError):
                 raise result
         return Done(ok=not bad, detail="; ".join(bad) or f"unloaded on {len(urls)} backends")
+
+    async def _unload(self, url: str, variant: Variant, patience_s: float) -> None:
+        clock = asyncio.get_running_loop().time
+        until = clock() + patience_s
+        while True:
+            try:
+                return await self._repository.unload(url, variant.model, variant.version)
+            except BusyError:
+                if clock() >= until:
+                    raise
+                await asyncio.sleep(_RETRY_S[0])
 
     async def _on_quorum(self, pool: Pool, quorum: float, order: Order) -> Done:
         urls = [backend.url.rstrip("/") for backend in pool.backends]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gateway.controlplane.control import Control
 from gateway.controlplane.delivery.repository import RefusedError, Repository, UnavailableError
-from gateway.core.route import Route, Variant
+from gateway.core.route import Route
 from gateway.telemetry.logs import logger
 
 _IDLE_S = 5.0
@@ -86,7 +86,7 @@ class Mender:
         found = (
             (variant.pool, url, variant.model, variant.version)
             for route in routes
-            for variant in _served(route)
+            for variant in route.served
             for url in urls.get(variant.pool, ())
         )
         return list(dict.fromkeys(found))
@@ -109,9 +109,3 @@ class Mender:
         if before is None:
             _log.warning("a backend lacks a model", backend=url, model=model, version=version, state=state)
         return Missing(pool=pool, url=url, model=model, version=version, state=state, since=since, detail=detail)
-
-
-def _served(route: Route) -> list[Variant]:
-    """Variants that requests or copies go to without being asked for by name."""
-    named = {match.variant for match in route.matches} | {shadow.variant for shadow in route.shadows if shadow.sample}
-    return [variant for variant in route.variants if variant.weight > 0 or variant.name in named]

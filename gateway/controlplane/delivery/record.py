@@ -150,4 +150,5 @@ def _evidence(record: Record) -> Evidence:
         answers=max(base.answers, wanted),
         keys=record.evidence.by_key,
         slow_bin=record.evidence.slow_bucket,
+        judged=True,
     )

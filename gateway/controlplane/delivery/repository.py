@@ -8,6 +8,7 @@ again with its own configuration and another `version_policy`: versions that sta
 import asyncio
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -26,6 +27,10 @@ class RefusedError(Exception):
 
 class UnavailableError(Exception):
     """The backend did not answer, or not now; trying again may help."""
+
+
+class BusyError(UnavailableError):
+    """The backend is still at something long, such as a load that was given up; it comes to an end by itself."""
 
 
 class Repository:
@@ -48,19 +53,25 @@ class Repository:
         async with self._flights[url, model]:
             if await self._ready(url, model, version):
                 return False
-            ready = await self._ready_versions(url, model)
-            if not ready:
+            if not _ready_versions(await self._states(url, model)):
                 await self._order(url, model, "load")
             if not await self._ready(url, model, version):
-                await self._choose(url, model, sorted({*await self._ready_versions(url, model), version}, key=int))
+                wanted = {*_ready_versions(await self._states(url, model)), version}
+                await self._choose(url, model, sorted(wanted, key=int))
             if not await self._ready(url, model, version):
                 raise RefusedError(f"{url}: {model}/{version} is not ready after a load that reported success")
             return True
 
     async def unload(self, url: str, model: str, version: str) -> None:
-        """Takes a version away, and with the last one the model. Raises RefusedError or UnavailableError."""
+        """Takes a version away, and with the last one the model.
+
+        Raises RefusedError or UnavailableError; BusyError while the version is still being loaded.
+        """
         async with self._flights[url, model]:
-            ready = await self._ready_versions(url, model)
+            states = await self._states(url, model)
+            if states.get(version) == "LOADING":
+                raise BusyError(f"{url}: {model}/{version} is still being loaded")
+            ready = _ready_versions(states)
             rest = [found for found in ready if found != version] if version else []
             if version and version not in ready:
                 return
@@ -91,10 +102,10 @@ class Repository:
         answer = await self._call("GET", url, path, errors=True)
         return answer.status_code == httpx.codes.OK
 
-    async def _ready_versions(self, url: str, model: str) -> list[str]:
+    async def _states(self, url: str, model: str) -> dict[str, str]:
+        """State by version, of those that the backend was ever asked to load."""
         rows = (await self._call("POST", url, "/v2/repository/index")).json()
-        found = [str(row["version"]) for row in rows if row["name"] == model and row.get("state") == "READY"]
-        return sorted(found, key=int)
+        return {str(row["version"]): row["state"] for row in rows if row["name"] == model and "state" in row}
 
     async def _choose(self, url: str, model: str, versions: list[str]) -> None:
         config = (await self._call("GET", url, f"/v2/models/{model}/config")).json()
@@ -116,11 +127,17 @@ class Repository:
     ) -> httpx.Response:
         try:
             answer = await self._client.request(method, url + path, json=body, timeout=timeout_s)
+        except httpx.ReadTimeout as error:  # while it loads a model, Triton answers nothing about its repository
+            raise BusyError(f"{url}: no answer within {timeout_s:g} s") from error
         except httpx.HTTPError as error:
             raise UnavailableError(f"{url}: {error or type(error).__name__}") from error
         if answer.is_error and not errors:
             raise RefusedError(f"{url}: {_error(answer)}")
         return answer
+
+
+def _ready_versions(states: Mapping[str, str]) -> list[str]:
+    return sorted((version for version, state in states.items() if state == "READY"), key=int)
 
 
 def _error(answer: httpx.Response) -> str:

@@ -94,7 +94,7 @@ class RolloutStore:
             row = {"id": record.id, "number": number, "route": record.route, "created": record.created}
             row |= _columns(record, record.created)
             connection.execute(insert(schema.rollouts).values(**row))
-            _prune(connection, number)
+            _prune(connection)
 
         self._store.write(write)
 
@@ -125,17 +125,27 @@ class RolloutStore:
         return next(iter(self._store.read(lambda c: [_record(row) for row in c.execute(query).mappings()])), None)
 
     def latest(self, route: str | None, limit: int) -> list[Record]:
-        """The newest rollouts, of one route or of all."""
-        query = select(schema.rollouts).order_by(schema.rollouts.c.number.desc()).limit(limit)
+        """Every rollout that is not over, then the newest `limit` of those that are; of one route or of all."""
+        table = schema.rollouts
+        found = select(table).order_by(table.c.number.desc())
         if route is not None:
-            query = query.where(schema.rollouts.c.route == route)
-        return self._store.read(lambda c: [_record(row) for row in c.execute(query).mappings()])
+            found = found.where(table.c.route == route)
+        queries = found.where(table.c.final.is_(False)), found.where(table.c.final.is_(True)).limit(limit)
+        return self._store.read(lambda c: [_record(row) for query in queries for row in c.execute(query).mappings()])
 
     def decisions(self, rollout: str, limit: int = 1000) -> list[StoredDecision]:
         """A rollout's decisions, oldest first; the newest `limit` of them."""
         table = schema.decisions
         query = select(table).where(table.c.rollout == rollout).order_by(table.c.seq.desc()).limit(limit)
         return self._store.read(lambda c: [_decision(row) for row in c.execute(query).mappings()])[::-1]
+
+    def last_verdict(self, rollout: str) -> Verdict | None:
+        """The verdict that a rollout's last decision on evidence rests on; None before there was one."""
+        table = schema.decisions
+        query = select(table.c.verdict).where(table.c.rollout == rollout, table.c.verdict.is_not(None))
+        newest = query.order_by(table.c.seq.desc()).limit(1)
+        packed = self._store.read(lambda c: c.execute(newest).scalar())
+        return msgspec.msgpack.decode(packed, type=Verdict) if packed is not None else None
 
     def keys(self, rollout: str) -> list[Keys]:
         """The sticky keys counted so far."""
@@ -175,11 +185,14 @@ class RolloutStore:
         )
 
 
-def _prune(connection: Connection, newest: int) -> None:
+def _prune(connection: Connection) -> None:
+    """Forgets all but those that ended last. By their end: one that stood for long has only just told its story."""
     table, told = schema.rollouts, schema.decisions
-    old = select(table.c.id).where(table.c.number <= newest - KEEP_ROLLOUTS, table.c.final.is_(True))
-    connection.execute(delete(told).where(told.c.rollout.in_(old)))
-    connection.execute(delete(table).where(table.c.number <= newest - KEEP_ROLLOUTS, table.c.final.is_(True)))
+    ended = select(table.c.id).where(table.c.final.is_(True)).order_by(table.c.updated.desc(), table.c.number.desc())
+    old = list(connection.execute(ended.offset(KEEP_ROLLOUTS)).scalars())
+    if old:
+        connection.execute(delete(told).where(told.c.rollout.in_(old)))
+        connection.execute(delete(table).where(table.c.id.in_(old)))
 
 
 def _columns(record: Record, now: float) -> dict[str, Any]:

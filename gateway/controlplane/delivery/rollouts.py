@@ -15,9 +15,12 @@ from gateway.controlplane.delivery.rollout_store import RolloutStore
 from gateway.controlplane.delivery.run import Run
 from gateway.core.evidence_counts import NOTHING, ArmCounts
 from gateway.core.evidence_state import begin
-from gateway.core.rollout import Command, Decision, RolloutState
+from gateway.core.gates import judge
+from gateway.core.rollout import Command, Decision, Inputs, RolloutState, decide
 from gateway.core.rollout_policy import RolloutPolicy
+from gateway.core.rollout_stages import stages
 from gateway.core.route import Predictions, Route, problems
+from gateway.core.verdict import Verdict
 from gateway.errors import ConfigError, RejectedError, StoreError
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.logs import logger
@@ -57,7 +60,8 @@ class Rollouts:
         effects: acts.
         ledger: counts of the time before a rollout.
         clock: Unix time.
-        tick_s: time between two looks at the evidence.
+        tick_s: time between two looks at what happened.
+        block_s: time between two takings of evidence; no shorter, however often workers report.
 
     Attributes:
         finished: rollouts that ended since the controller started, by (route, final phase).
@@ -72,6 +76,7 @@ class Rollouts:
         *,
         clock: Callable[[], float],
         tick_s: float,
+        block_s: float,
     ) -> None:
         self.store = store
         self._control = control
@@ -79,6 +84,7 @@ class Rollouts:
         self._ledger = ledger
         self._clock = clock
         self._tick_s = tick_s
+        self._block_s = block_s
         self.finished: Counter[tuple[str, str]] = Counter()
         self._runs: dict[str, Run] = {}
         self._wake = asyncio.Event()
@@ -145,12 +151,12 @@ class Rollouts:
                 await run.close()
 
     async def start(self, wish: Wish, *, dry_run: bool = False) -> Record:
-        """Begins a rollout; with `dry_run` only says what it would be.
+        """Begins a rollout; with `dry_run` only says what it would be, also beside one that is running.
 
         Raises RejectedError when the route has one or does not exist, ConfigError when the wish contradicts itself.
         """
         async with self._starting:
-            record, number = await self._prepare(wish)
+            record, number = await self._prepare(wish, beside=dry_run)
             if dry_run:
                 return record
             await self._control.run(self.store.create, record, number)
@@ -158,20 +164,49 @@ class Rollouts:
             self._wake.set()
             return record
 
-    async def command(self, route: str, kind: str, *, who: str, full: bool = False, note: str = "") -> Decision:
-        """Passes a person's command on and waits for the decision. Raises RejectedError when it was refused."""
+    async def judge(self, record: Record) -> Verdict | None:
+        """What a rollout's policy says to the evidence of its route's running or last rollout of the same variants.
+
+        Judged as at the stage whose share is nearest to the one under which that evidence was collected. None when
+        there is none.
+        """
+        run, last = self._runs.get(record.route), await self._control.run(self.store.latest, record.route, 1)
+        found = run.record if run is not None else next(iter(last), None)
+        pair = record.state.stable, record.state.candidate
+        if found is None or (found.state.stable, found.state.candidate) != pair:
+            return None
+        seen = stages(found.policy)[found.state.stage]
+        stage = min(stages(record.policy), key=lambda stage: abs(stage.weight - seen.weight))
+        as_seen = replace(stage, weight=seen.weight, baseline=seen.baseline, shadow=seen.shadow)
+        return judge(found.evidence, record.policy, as_seen)
+
+    async def command(
+        self, route: str, kind: str, *, who: str, full: bool = False, note: str = "", dry_run: bool = False
+    ) -> Decision:
+        """Passes a person's command on and waits for the decision; with `dry_run` the one that would be taken now.
+
+        Raises RejectedError when it was, or would be, refused.
+        """
         run = self._runs.get(route)
         if run is None:
             raise RejectedError(f"no rollout is running on route {route!r}")
         command = Command(id=secrets.token_hex(8), kind=kind, by=who, full=full, note=note)  # type: ignore[arg-type]
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                decision = await run.ask(command)
-        except TimeoutError as error:
-            raise StoreError("the rollout did not take the command in time; the controller's log says why") from error
+        if dry_run:
+            inputs = Inputs(verdict=run.verdict, command=command)
+            decision = decide(run.record.state, run.record.policy, inputs, self._clock())
+            assert decision is not None, "a new command is obeyed or refused"
+        else:
+            decision = await self._ask(run, command)
         if decision.event == "refused_command":
             raise RejectedError(decision.reason)
         return decision
+
+    async def _ask(self, run: Run, command: Command) -> Decision:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await run.ask(command)
+        except TimeoutError as error:
+            raise StoreError("the rollout did not take the command in time; the controller's log says why") from error
 
     async def _look(self, run: Run) -> None:
         try:
@@ -196,15 +231,19 @@ class Rollouts:
             control=self._control,
             effects=self._effects,
             clock=self._clock,
+            block_s=self._block_s,
             wake=self._wake.set,
         )
 
-    async def _prepare(self, wish: Wish) -> tuple[Record, int]:
+    async def _prepare(self, wish: Wish, *, beside: bool = False) -> tuple[Record, int]:
         route = next((found for found in self._control.current.routes if found.name == wish.route), None)
         if route is None:
             known = ", ".join(found.name for found in self._control.current.routes) or "none"
             raise RejectedError(f"route {wish.route!r} does not exist (known: {known})")
-        if (running := self._runs.get(wish.route)) is not None:
+        running = self._runs.get(wish.route)
+        if running is not None and beside:
+            route = running.record.original
+        elif running is not None:
             state = running.record.state
             raise RejectedError(f"rollout {running.record.id} is on route {wish.route!r} already ({state.phase})")
         policy = wish.policy or route.rollout or RolloutPolicy()

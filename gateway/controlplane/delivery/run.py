@@ -19,6 +19,8 @@ from gateway.core.verdict import Verdict
 from gateway.telemetry.logs import logger
 
 _CONFIRMATIONS = frozenset({"acknowledged", "done", "refused_command"})
+# What comes in later than the last decision on evidence must not take the place of what that decision rests on.
+_ENDING = frozenset({Phase.ABORTING, Phase.ROLLING_BACK, Phase.CLOSING, Phase.RETIRING})
 _log = logger("delivery")
 
 
@@ -38,6 +40,7 @@ class Run:
         control: the store's thread and the published table.
         effects: does what was decided.
         clock: Unix time.
+        block_s: what is observed within so long makes one block of evidence.
         wake: called when there is something new to decide on.
 
     Attributes:
@@ -55,6 +58,7 @@ class Run:
         control: Control,
         effects: Effects,
         clock: Callable[[], float],
+        block_s: float,
         wake: Callable[[], None],
     ) -> None:
         self.record = record
@@ -64,6 +68,8 @@ class Run:
         self._control = control
         self._effects = effects
         self._clock = clock
+        self._block_s = block_s
+        self._block_began = clock()
         self._wake = wake
         self._lock = asyncio.Lock()
         self._asked: deque[_Asked] = deque(maxlen=100)
@@ -81,14 +87,21 @@ class Run:
     async def look(self) -> None:
         """Takes in what was observed, decides as long as there is something to decide, and acts. Raises StoreError."""
         async with self._lock:
-            self._absorb()
+            now = self._clock()
+            # No block is shorter, whatever woke the rollout: what the tests take for one cause must not be cut up.
+            full = not 0.0 <= now - self._block_began < self._block_s and self.record.state.phase not in _ENDING
+            if full:
+                self._absorb(now)
             asked = self._asked[0] if self._asked else None
+            if asked is None and self._unjudged:
+                return
             inputs = Inputs(
                 results=tuple(self._results), verdict=self.verdict, command=asked.command if asked else None
             )
-            decision = decide(self.record.state, self.record.policy, inputs, self._clock())
+            decision = decide(self.record.state, self.record.policy, inputs, now)
             if decision is None:
-                await self._save(self.record, None)
+                if full:
+                    await self._save(self.record, None)
             elif asked is not None and decision.state.command == asked.command.id:
                 await self._decided(decision)
                 self._asked.popleft()
@@ -97,8 +110,7 @@ class Run:
             else:
                 await self._decided(decision)
             self._results = [r for r in self._results if r.id in {e.id for e in self.record.state.outstanding}]
-            # A stage that has just begun is judged at the next look, when there can be evidence of it.
-            while decision is not None and not self.record.state.final and not _begins(decision):
+            while decision is not None and not self.record.state.final and not self._unjudged:
                 decision = decide(self.record.state, self.record.policy, Inputs(verdict=self.verdict), self._clock())
                 if decision is not None:
                     await self._decided(decision)
@@ -106,13 +118,19 @@ class Run:
         if self._asked:
             self._wake()
 
+    @property
+    def _unjudged(self) -> bool:
+        """Whether the first block of the running stage is still to come: no data yet is no reason to hold."""
+        return self.record.state.phase is Phase.JUDGING and self.verdict is None
+
     async def close(self) -> None:
         """Stops acting; what was decided stays stored."""
         if self._doing is not None:
             self._doing[1].cancel()
             await asyncio.gather(self._doing[1], return_exceptions=True)
 
-    def _absorb(self) -> None:
+    def _absorb(self, now: float) -> None:
+        self._block_began = now
         blocks, reported = self.feed.take(self.record)
         evidence = self.record.evidence
         for block in blocks:
@@ -127,7 +145,11 @@ class Run:
         record = replace(self.record, state=decision.state, because=because)
         if record.state.final:
             await self._tidy(record)
+        policy = record.policy
+        moved = current_stage(self.record.state, policy) != current_stage(record.state, policy)
         await self._save(record, decision)
+        if moved:  # what was found under other shares is no verdict on these; their first block begins now
+            self.verdict, self._block_began = None, self._clock()
 
     async def _save(self, record: Record, decision: Decision | None) -> None:
         keys, self._keys = self._keys, []
@@ -173,10 +195,6 @@ class Run:
         result = await self._effects.execute(effect, self.record, self._update)
         self._results.append(result)
         self._wake()
-
-
-def _begins(decision: Decision) -> bool:
-    return decision.state.phase is Phase.JUDGING and decision.before is Phase.ENTERING
 
 
 def _counted(reported: list[Reported]) -> list[Reported]:

@@ -25,6 +25,7 @@ from gateway.telemetry.metrics import DeliverySnapshot, RolloutState, delivery_f
 
 _STORE_DIFFS_S = 1.0
 _RESTART_S = 1.0
+_TICK_S = 0.1
 _log = logger("delivery")
 
 
@@ -119,7 +120,15 @@ def build(
     lifecycle = Lifecycle(repository)
     effects = Effects(control, lifecycle, outbox, client, clock)
     store = RolloutStore(control.store)
-    rollouts = Rollouts(control, store, effects, ledger, clock=clock, tick_s=config.report_interval_s)
+    rollouts = Rollouts(
+        control,
+        store,
+        effects,
+        ledger,
+        clock=clock,
+        tick_s=min(config.report_interval_s, _TICK_S),
+        block_s=settings.block_s,
+    )
     window = JoinWindow(settings.join_window_s, settings.join_max)
     desk = Desk(rollouts.lens, rollouts.feed, window, clock)
     mender = Mender(control, repository, interval_s=settings.mend_interval_s, clock=clock)
