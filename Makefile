@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+# Tests wait a good part of their time, so two run beside each other.
+PYTEST_JOBS ?= 2
 GPU_BENCH_FLAGS ?=
 
 BIN := $(VENV)/bin
@@ -15,8 +17,8 @@ TRITON := nvidia-pytriton==0.7.0
 STUB_NUMPY := numpy==1.26.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test lint format types tests promtool verdicts faults chaos fuzz resilience reference gpu-bench \
-    pins clean
+.PHONY: help setup system demo test lint format types tests testtools verdicts faults chaos fuzz resilience load-proof \
+    reference gpu-bench pins clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -64,18 +66,21 @@ lint: $(STAMP)  ## ruff
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-tests: $(STAMP) | promtool  ## pytest, the import layering among it
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+tests: $(STAMP) | testtools  ## pytest, the import layering among it
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-# Rules, alerts and dashboards are tried by Prometheus itself.
-promtool:
-	@command -v promtool >/dev/null && command -v prometheus >/dev/null && exit 0; \
+# Rules, alerts and dashboards are tried by Prometheus itself; the overhead benchmark drives nginx with wrk.
+testtools:
+	@missing=; \
+	command -v promtool >/dev/null && command -v prometheus >/dev/null || missing="$$missing prometheus"; \
+	PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$$missing nginx-light"; \
+	command -v wrk >/dev/null || missing="$$missing wrk"; \
+	test -z "$$missing" && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing prometheus"; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus; \
+	    echo "installing$$missing"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing; \
 	else \
-	    echo "The tests need prometheus and promtool; on Debian or Ubuntu run as root: apt-get install prometheus" >&2; \
-	    exit 1; \
+	    echo "The tests need these packages; on Debian or Ubuntu run as root: apt-get install$$missing" >&2; exit 1; \
 	fi
 
 verdicts: $(STAMP)  ## simulate 10,000 rollouts per setting and write what the tests promise; half an hour
@@ -92,6 +97,9 @@ fuzz: $(STAMP)  ## a million inputs to every parser
 
 resilience: $(STAMP)  ## overload, slow clients, shadows, lost replicas, restarts: figures against their targets
 	$(BIN)/sluice loadtest resilience --all --markdown docs/benchmarks/resilience.md
+
+load-proof: $(STAMP)  ## the gateway under load beside Triton, ceiling, knees, stall: about ten minutes, on a quiet machine
+	$(BIN)/sluice loadtest proof --markdown docs/benchmarks/load.md --json docs/benchmarks/load.json
 
 reference: $(STAMP)  ## write docs/reference anew from the code
 	$(BIN)/python -m gateway.reference

@@ -37,6 +37,22 @@ def test_a_line_without_room_turns_all_away() -> None:
     assert Line[str](0).join("a", 1, 1) == (False, None)
 
 
+def test_those_who_wait_stay_when_the_line_gets_shorter() -> None:
+    """A smaller bound turns newcomers away until the line has shrunk below it."""
+    line: Line[str] = Line(2)
+    line.join("a", 0, 1)
+    line.join("b", 0, 2)
+    line.resize(1)
+    assert line.full
+    assert line.join("c", 0, 3) == (False, None)
+    line.leave("a")
+    assert line.full
+    line.leave("b")
+    assert not line.full
+    line.resize(0)
+    assert line.full
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60), st.integers(0, 8))
 def test_the_line_agrees_with_a_sorted_list(events: list[tuple[int, bool]], bound: int) -> None:
     """Any sequence of arrivals and departures leaves the same line as sorting would."""
@@ -48,6 +64,7 @@ def test_the_line_agrees_with_a_sorted_list(events: list[tuple[int, bool]], boun
             assert line.first() == first[1]
             assert line.leave(first[1])
             model.remove(first)
+            assert (len(line), line.full) == (len(model), len(model) >= bound)
             continue
         key = (priority or 99, arrival)
         waits, left = line.join(arrival, priority, arrival)
@@ -60,7 +77,7 @@ def test_the_line_agrees_with_a_sorted_list(events: list[tuple[int, bool]], boun
             model.append(key)
         else:
             assert (waits, left) == (False, None)
-        assert len(line) == len(model)
+        assert (len(line), line.full) == (len(model), len(model) >= bound)
     assert not line.leave(-1)
 
 

@@ -48,6 +48,13 @@ def test_both_choices_cover_all() -> None:
     assert all(1700 < counts[i] < 2300 for i in range(5))
 
 
+def test_what_waits_inside_a_backend_is_load() -> None:
+    """A long queue of its own counts as leases do, and for its weight."""
+    for chance in (0.1, 0.6):
+        assert choose([Server(0, in_flight=3), Server(1, waiting=5)], chance).name == 0  # type: ignore[union-attr]
+        assert choose([Server(0, in_flight=3), Server(1, waiting=5, weight=2)], chance).name == 1  # type: ignore[union-attr]
+
+
 def test_leases_follow_weight() -> None:
     """Backends that keep what they get end up with leases in proportion to their weights."""
     servers = [Server(0, weight=1), Server(1, weight=3)]

@@ -5,10 +5,13 @@ from math import comb
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.evidence_bets import (
     STAKES,
     bet_above,
+    difference_interval,
     log_difference_above,
     log_difference_below,
     log_rate_below,
@@ -84,3 +87,51 @@ def test_difference_bets_find_drops_and_equality() -> None:
     assert log_difference_above(*drop, difference=0.05) > np.log(100)
     assert log_difference_above(*same, difference=0.05) < 0
     assert log_difference_below([15], [15], [1000], [0.5], difference=0.05) > np.log(100)
+
+
+counts = st.integers(min_value=0, max_value=60)
+
+
+@given(st.lists(st.tuples(counts, counts, counts, st.floats(0.02, 0.98)), min_size=1, max_size=4))
+def test_the_interval_ends_where_the_evidence_does(stages: list[tuple[int, int, int, float]]) -> None:
+    """Beyond either end the evidence is conclusive, between them it is not; more certainty never narrows it."""
+    seen = [x + y + good for x, y, good, _ in stages]
+    counted = [x for x, _, _, _ in stages], [y for _, y, _, _ in stages], seen, [s for _, _, _, s in stages]
+    low, high = difference_interval(*counted, alpha=0.05)
+    bound, step = np.log(2 / 0.05), 0.003
+    grid = np.linspace(-0.98, 0.98, 50)
+    excluded = [
+        bool(log_difference_above(*counted, difference=d) >= bound)
+        or bool(log_difference_below(*counted, difference=d) >= bound)
+        for d in grid
+    ]
+    assert -1 <= low <= high <= 1
+    for d, out in zip(grid, excluded, strict=True):
+        assert out or low <= d <= high
+        assert not out or all(excluded) or not low + step < d < high - step
+    wide = difference_interval(*counted, alpha=0.001)
+    assert all(excluded) or wide[0] <= low <= high <= wide[1]
+
+
+def test_the_interval_of_a_rate_without_a_reference_is_not_negative() -> None:
+    """Copies without a noise arm: the share that differs, between zero and one; nothing seen excludes nothing."""
+    low, high = difference_interval([30.0], [0.0], [100.0], [1.0], alpha=0.01)
+    assert 0.1 < low < 0.3 < high < 0.6
+    assert difference_interval([0.0], [0.0], [200.0], [1.0], alpha=0.01)[0] == 0.0
+    assert difference_interval([0.0], [0.0], [0.0], [0.3], alpha=0.01) == (-1.0, 1.0)
+
+
+def test_the_interval_covers_the_difference_at_all_times() -> None:
+    """Looked at again and again over 600 outcomes, it loses the true difference in at most alpha of the runs."""
+    rng, runs, share, rate, reference = np.random.default_rng(8), 200, 0.3, 0.25, 0.1
+    lost = 0
+    for _ in range(runs):
+        mine = rng.random(600) < share
+        bad = rng.random(600) < np.where(mine, rate, reference)
+        x, y = np.cumsum(bad & mine), np.cumsum(bad & ~mine)
+        for n in range(20, 601, 20):
+            low, high = difference_interval([x[n - 1]], [y[n - 1]], [n], [share], alpha=0.05)
+            if not low <= rate - reference <= high:
+                lost += 1
+                break
+    assert lost <= 0.05 * runs

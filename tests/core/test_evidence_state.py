@@ -212,3 +212,10 @@ def test_a_full_ledger_closes_for_both_arms() -> None:
     ledger = KeyLedger(limit=3)
     assert ledger.admit([("server", "reference", [1, 2, 3, 4]), ("server", "candidate", [5, 6])]) == {"server": (0, 3)}
     assert ledger.admit([("server", "candidate", [7])]) == {"server": (0, 0)}
+
+
+def test_a_key_of_neither_arm_is_used_up() -> None:
+    """Beside an equal baseline most keys are in no arm; a later, larger step must not find only those of one kind."""
+    ledger = KeyLedger()
+    assert ledger.admit([("assigned", "", [1, 2]), ("assigned", "candidate", [3])]) == {"assigned": (1, 0)}
+    assert ledger.admit([("assigned", "candidate", [1, 4]), ("assigned", "reference", [2, 5])]) == {"assigned": (1, 1)}

@@ -99,6 +99,15 @@ def test_a_version_that_raises_fails_within_a_few_requests() -> None:
     assert errors.would_change == "nothing: a failure stands"
 
 
+def test_a_better_version_is_told_by_what_happened() -> None:
+    """Fewer server errors than the old version's: shown with the ratio, not as "no client errors either"."""
+    better = gate(judge(feed(ERRORS, [(arm(500), arm(500, 5))] * 20), ERRORS, HALF), "errors")
+    assert better.outcome is Outcome.PASS
+    assert better.reason.startswith("0 of 100 server errors")
+    assert better.effect == 0
+    assert (better.effect_high or 9) < 0.5
+
+
 def test_equal_arms_pass_by_ratio_and_clean_ones_by_rate() -> None:
     """With errors on both sides the ratio is shown small; without any the rate is."""
     both = feed(ERRORS, [(arm(500, 5), arm(500, 5))] * 60)
@@ -197,6 +206,21 @@ def test_guardrails_hold_instead_of_failing_on_sticky_routes() -> None:
     assert judge(feed(policy, blocks, share=0.02, sticky=True, keys=keys), policy, HALF).outcome is Outcome.FAIL
 
 
+def test_guardrails_condemn_a_version_that_has_every_key() -> None:
+    """After the switch, or in the rollback window, it has drawn no keys in particular: failing is its own doing."""
+    policy = RolloutPolicy(gates=Gates(errors=ErrorsGate(), latency=None))
+    split = [(arm(10, 5), arm(490))] * 30
+    window = Stage(name="window", weight=100)
+    unlucky = absorb(
+        feed(policy, split, share=0.02, sticky=True), Block(epoch=2, share=1.0, candidate=arm(500)), policy
+    )
+    assert judge(unlucky, policy, window).outcome is Outcome.PASS, "what some keys did before is forgotten"
+    failing = unlucky
+    for _ in range(5):
+        failing = absorb(failing, Block(epoch=2, share=1.0, candidate=arm(500, 250)), policy)
+    assert judge(failing, policy, window).outcome is Outcome.FAIL
+
+
 DRIFT = RolloutPolicy(gates=Gates(errors=None, latency=None, guardrails=None, drift=DriftGate(output="y")))
 
 
@@ -263,6 +287,9 @@ def test_accuracy_drop_fails_and_equal_accuracy_passes() -> None:
     assert good.outcome is Outcome.PASS
     uneven = judge(feed(policy, [(truth(10, 0), truth(10, 0))] * 20, share=0.1), policy, HALF)
     assert uneven.outcome is Outcome.ERROR
+    for found in (bad.gates[0], good.gates[0]):
+        assert found.effect is not None
+        assert -1 < (found.effect_low or 0) < found.effect < (found.effect_high or 1) < 1
 
 
 def test_shadow_disagreement_counts_only_beyond_the_noise() -> None:
@@ -282,6 +309,19 @@ def test_shadow_disagreement_counts_only_beyond_the_noise() -> None:
     assert "160 disagreements in 400" in fault.reason
     quiet = judge(feed(policy, [copies(0, 0)] * 20, share=0.0), policy, stage)
     assert (quiet.outcome, quiet.samples) == (Outcome.PASS, 400)
+
+
+def test_copies_have_a_minimum_of_their_own_where_there_is_no_traffic() -> None:
+    """`preview_min_samples` holds before a switch; steps with traffic go by the gate's own minimum."""
+    policy = RolloutPolicy(strategy="blue_green", preview_min_samples=500)
+    compared = [(ArmCounts(shadow_compared=20), NOTHING)] * 20
+    preview = stages(policy)[0]
+    few = judge(feed(policy, compared, share=0.0), policy, preview)
+    assert (few.outcome, "400 observations of 500" in few.reason) == (Outcome.NO_DATA, True)
+    assert judge(feed(policy, compared * 2, share=0.0), policy, preview).outcome is Outcome.PASS
+    canary = RolloutPolicy(gates=Gates(errors=None, latency=None, guardrails=None, shadow=ShadowGate(noise_share=0)))
+    step = Stage(name="step", weight=5, shadow=10, min_samples=500)
+    assert judge(feed(canary, compared, share=0.05), canary, step).outcome is Outcome.PASS
 
 
 def test_slack_lets_small_shares_advance_on_weaker_proof() -> None:

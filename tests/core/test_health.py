@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.health import Health, may_eject, panics
+from gateway.core.health import NEXT, Breaker, Event, Health, may_eject, panics
 from gateway.core.pool import Ejection, Probe
 
 _PROBE = Probe(healthy_after=2, unhealthy_after=3)
@@ -51,6 +51,54 @@ def test_a_long_good_time_forgets_ejections() -> None:
         health.eject(health.ejected_until, _EJECTION, 0.5)
     now = health.ejected_until + 61
     assert health.eject(now, _EJECTION, 0.5) - now == 10.0
+
+
+def test_every_event_has_a_place_in_the_table() -> None:
+    """In each state each event leads to one state, and no state is without a way to the others."""
+    assert NEXT.keys() == {(state, event) for state in Breaker for event in Event}
+    assert {(state, after) for (state, _), after in NEXT.items() if after is not state} == {
+        (Breaker.CLOSED, Breaker.OPEN),
+        (Breaker.OPEN, Breaker.HALF_OPEN),
+        (Breaker.HALF_OPEN, Breaker.OPEN),
+        (Breaker.HALF_OPEN, Breaker.CLOSED),
+    }
+
+
+def _ejected() -> Health:
+    health = Health(up=True)
+    for _ in range(_EJECTION.consecutive):
+        health.observed(False)
+    health.eject(0.0, _EJECTION, 0.5)
+    return health
+
+
+def test_what_was_under_way_does_not_lengthen_an_ejection() -> None:
+    """A hundred requests that hung on a backend are one incident."""
+    health = _ejected()
+    for _ in range(100):
+        assert not health.observed(False)
+        assert not health.should_eject(_EJECTION)
+    health.observed(True)
+    health.elapsed(9.0)
+    assert not health.available(9.9)
+    assert (health.ejections, health.ejected_until) == (1, 10.0)
+
+
+def test_after_an_ejection_the_first_request_decides() -> None:
+    """One failure ejects again, for longer; one success makes it like any other."""
+    health = _ejected()
+    health.elapsed(10.0)
+    assert health.breaker is Breaker.HALF_OPEN
+    assert health.available(10.0)
+    assert not health.settled
+    health.observed(False)
+    assert health.should_eject(_EJECTION)
+    assert health.eject(11.0, _EJECTION, 0.5) == 31.0
+    health.elapsed(31.0)
+    assert health.observed(True)
+    assert health.settled
+    health.observed(False)
+    assert not health.should_eject(_EJECTION)
 
 
 def test_probes_and_ejections_are_independent() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.retry import Answer, RetryBudget, blames_client, classify, within_budget
+from gateway.core.retry import Answer, RetryBudget, blames_backend, blames_client, classify, within_budget
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,25 @@ def test_malformed_requests_are_the_clients() -> None:
     assert blames_client(500, b'{"error":"Unable to parse \'shape\': attempt to access JSON non-unsigned-integer"}')
     assert not blames_client(500, b'{"error":"CUDA out of memory"}')
     assert not blames_client(503, b'{"error":"failed to parse the request JSON buffer"}')
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "failure"),
+    [
+        (500, b"CUDA out of memory", True),
+        (500, b"failed to parse the request JSON buffer: Invalid value. at 1", False),
+        (501, b"doesn't support decoupled", False),
+        (502, b"", True),
+        (503, b"Server not ready", True),
+        (503, b"in ensemble 'e', Exceeds maximum queue size", False),
+        (503, b"Request timeout expired", False),
+        (503, b"Request for unknown model: 'm' version 1 is not at ready state", False),
+        (404, b"CUDA out of memory", False),
+    ],
+)
+def test_what_counts_against_a_backend(status: int, text: bytes, failure: bool) -> None:
+    """What clients or operators bring about ejects no backend."""
+    assert blames_backend(status, b'{"error":"' + text + b'"}') is failure
 
 
 def test_only_the_beginning_is_read() -> None:

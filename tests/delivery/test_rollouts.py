@@ -92,7 +92,9 @@ def test_pause_resume_and_what_does_not_fit(w: World) -> None:
     refused = w.command("pausing", "promote")
     assert refused.status_code == 409
     assert "does not fit phase paused" in refused.json()["error"]
-    assert w.command("pausing", "pause", dry_run=True).status_code == 200
+    assert w.command("pausing", "pause", dry_run=True).status_code == 409, "what would be refused is refused"
+    assert w.command("pausing", "resume", dry_run=True).json()["phase"] == "judging"
+    assert w.rollout("pausing")["phase"] == "paused", "and what would be obeyed is not done"
     assert w.command("pausing", "resume").json()["phase"] == "judging"
     assert w.command("pausing", "abort", why="enough").status_code == 200
     found = w.until("pausing", "aborted")
@@ -270,7 +272,7 @@ def test_sticky_routes_are_judged_by_keys(w: World) -> None:
 
 def test_a_dry_run_says_what_would_happen(w: World) -> None:
     """Stages and variants, and nothing is stored."""
-    shown = w.begin("dry", quick(strategy="blue_green", shadow_sample=10), dry_run=True).json()
+    shown = w.begin("dry", {"strategy": "blue_green", "shadow_sample": 10}, dry_run=True).json()
     assert (shown["stages"], shown["stable"], shown["candidate"]) == (["preview", "post-switch"], "old", "new")
     assert w.admin.get("/rollouts/dry").status_code == 404
 
@@ -350,7 +352,7 @@ def test_a_shadow_that_differs_is_found_and_shown(w: World) -> None:
             original=answer(variant, label), copy=copied, noise=noise,
         )  # fmt: skip
 
-    gates = {"errors": None, "latency": None, "guardrails": None, "shadow": {"min_samples": 20}}
+    gates = {"errors": None, "latency": None, "shadow": {"min_samples": 20}}
     w.worker.sample = sample
     try:
         w.begin("mirrored", {"strategy": "blue_green", "gates": gates, "preview_time_s": 3600})

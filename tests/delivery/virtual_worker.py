@@ -24,6 +24,8 @@ class VirtualWorker:
         per_tick: requests per route in 50 ms.
         outcome: how a request of (route, variant) ends.
         sample: what is sampled of a request, if anything.
+        quiet: routes that nobody sends requests to.
+        bent: by route, how many times as often as its weight says `new` is drawn.
         table: served last.
         history: (generation, route weights) of all that were served.
         counts: what was pretended, by (route, variant, epoch).
@@ -33,6 +35,8 @@ class VirtualWorker:
     per_tick: int = 20
     outcome: Verdict = lambda route, variant, rng: Outcome.OK
     sample: Maker = lambda route, variant, rng: None
+    quiet: set[str] = field(default_factory=set)
+    bent: dict[str, float] = field(default_factory=dict)
     slot: int = 0
     table: RouteTable = field(default_factory=RouteTable)
     history: list[tuple[int, dict[str, dict[str, float]]]] = field(default_factory=list)
@@ -97,8 +101,12 @@ class VirtualWorker:
 
     def _pretend(self) -> None:
         for route in self.table.routes:
+            if route.name in self.quiet:
+                continue
             names = [variant.name for variant in route.variants]
-            drawn = self._rng.choices(names, [variant.weight for variant in route.variants], k=self.per_tick)
+            bend = self.bent.get(route.name, 1.0)
+            weights = [variant.weight * (bend if variant.name == "new" else 1.0) for variant in route.variants]
+            drawn = self._rng.choices(names, weights, k=self.per_tick)
             for name in drawn:
                 key = route.name, name, route.epoch
                 if key not in self.counts:

@@ -118,12 +118,14 @@ def world(place: Path, routes: list[dict[str, Any]], backends: int = 1, **settin
     models = {variant["model"] for found in routes for variant in found["variants"]}
     doubles = [TritonDouble(ready={(model, "1") for model in models}) for _ in range(backends)]
     pool = {"name": "default", "backends": [{"url": double.url} for double in doubles]}
+    given = {k: (v(doubles) if callable(v) else v) for k, v in settings.items()}
     config = msgspec.convert(
         {
             "state_dir": str(place),
             "report_interval_s": 0.05,
             "pools": [pool],
-            **{k: (v(doubles) if callable(v) else v) for k, v in settings.items()},
+            **given,
+            "delivery": {"block_s": 0.05, **given.get("delivery", {})},
         },
         Config,
     )

@@ -16,11 +16,12 @@ from gateway.core.v2 import METHODS, parse_target
 from gateway.core.v2body import sequence_of, with_queue_timeout
 from gateway.errors import Fault
 from gateway.http.chunked import ChunkedDecoder, ChunkError
-from gateway.http.head import parse_request, parse_response
+from gateway.http.head import Heads, RequestHead, parse_request, parse_response
 from gateway.messages import Frames, decode_from_worker, decode_to_worker
 from tests.wire.memory import Served, cut, receive, serve
 
 LIMITS = Limits(stream_above_bytes=64, max_body_bytes=4096, max_head_bytes=4096)
+HEADS = Heads(LIMITS)
 # h11 refuses heads above this only when they are incomplete, so it never does here.
 _ROOM = 1 << 20
 
@@ -94,6 +95,10 @@ def _h11_requests(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 def request_head(data: bytes, chance: random.Random) -> None:
     """One head: refused with a 4xx or 5xx, or every accepted one is accepted by h11 with the same framing."""
     head = parse_request(data, LIMITS)
+    again = HEADS.request(data)
+    assert type(again) is type(head)
+    if isinstance(again, RequestHead) and isinstance(head, RequestHead):
+        assert (again.fields, again.request_id, again.count) == (head.fields, head.request_id, head.count)
     if isinstance(head, Fault):
         assert 400 <= head.status <= 505
         return

@@ -90,7 +90,9 @@ class Backend:
                 text = json.dumps({"backend": self.name, "echo": body.decode("latin-1")[:200]}).encode()
                 writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(text), text))
                 await writer.drain()
-        writer.close()
+        # Forgotten: asyncio's TLS transport cannot be aborted once it was lost and closed.
+        self._writers.remove(writer)
+        writer.transport.abort()
 
 
 @contextmanager

@@ -155,7 +155,7 @@ def ready_at(gateway: Gateway) -> bool:
         return client.get("/v2/health/ready").status_code == 200
 
 
-def until(condition: Callable[[], T], within_s: float = 20.0) -> T:
+def until(condition: Callable[[], T], within_s: float = 60.0) -> T:
     """Polls until a condition holds and returns its value; failed connections count as not yet."""
     deadline = time.monotonic() + within_s
     while True:

@@ -166,6 +166,44 @@ async def test_a_backend_that_comes_back_is_warmed_up(until: Until) -> None:
     await until(lambda: 0.4 < share(b) < 0.6)
 
 
+async def test_an_ejected_backend_is_tried_by_one_request_at_a_time(until: Until) -> None:
+    """However many requests it held, it was ejected once; then one request decides whether it gets others."""
+    ejection = Ejection(consecutive=3, base_s=0.05, max_percent=100)
+    urls = [Backend(url=f"http://{name}:1") for name in "abcd"]
+    pool = pool_of(*urls, ejection=ejection, slow_start_s=0, panic_percent=0)
+    broken = pool.backends[0]
+    for _ in range(100):
+        broken.observe(False)
+    assert broken.ejections == 1
+    assert broken not in pool.available
+
+    for other in pool.backends[1:]:
+        other.in_flight += 5  # so that it would be chosen
+    await until(lambda: broken in pool.available)
+    broken.in_flight += 1
+    assert broken not in {_draw(pool) for _ in range(200)}
+    broken.in_flight -= 1
+    assert broken in {_draw(pool) for _ in range(200)}
+    broken.observe(False)
+    assert broken.ejections == 2
+
+    await until(lambda: broken in pool.available)
+    broken.observe(True)
+    broken.in_flight += 1
+    assert broken in {_draw(pool) for _ in range(200)}
+
+
+async def test_the_only_backends_left_serve_although_they_are_on_trial(until: Until) -> None:
+    """When all come back at once, nobody is turned away for want of one that has shown that it is well."""
+    pool = pool_of(Backend(url="http://a:1"), Backend(url="http://b:1"), ejection=Ejection(consecutive=1, base_s=0.05))
+    a, b = pool.backends
+    a.observe(False)
+    b.health.up = False
+    await until(lambda: a in pool.available)
+    leases = [pool.lease() for _ in range(5)]
+    assert leases == [a] * 5
+
+
 def _draw(pool: PoolRuntime) -> BackendRuntime:
     found = pool.lease()
     assert found is not None

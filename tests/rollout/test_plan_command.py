@@ -34,6 +34,8 @@ def test_figures_as_a_table(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     said = result.stdout + result.stderr
     assert "step 1 (10 %)" in said
+    assert "to pass" in said
+    assert "to catch" in said
     assert "promoted after" in said.replace("\n", " ")
 
 

@@ -23,6 +23,7 @@ def test_a_plan_says_what_each_step_needs() -> None:
     assert last.catch_s < first.catch_s <= (first.catch_p90_s or 0)
     assert first.pass_s is not None
     assert first.pass_s >= 10
+    assert first.pass_requests == 25 * first.pass_s
 
 
 def test_less_traffic_takes_longer() -> None:

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.core.evidence_state import begin
+from gateway.core.gates import judge
 from gateway.core.rollout_policy import (
     AccuracyGate,
     DriftGate,
@@ -17,6 +19,7 @@ from gateway.core.rollout_policy import (
     Step,
     problems,
 )
+from gateway.core.rollout_stages import stages
 
 ADAPTER = TypeAdapter(RolloutPolicy)
 
@@ -84,11 +87,29 @@ def test_wrong_values_are_named(wrong: dict[str, Any], where: str) -> None:
         (RolloutPolicy(gates=Gates(accuracy=AccuracyGate(max_drop=0.2))), "gates.accuracy.margin_drop"),
         (RolloutPolicy(strategy="shadow", shadow_sample=0), "shadow_sample"),
         (RolloutPolicy(clusters="block"), "clusters"),
+        (RolloutPolicy(gates=Gates(guardrails=Guardrails(error_rate=0, p50_ms=0, p99_ms=0))), "gates.guardrails"),
+        (RolloutPolicy(strategy="blue_green", gates=Gates(guardrails=None)), "gates.guardrails"),
+        (RolloutPolicy(strategy="blue_green", gates=Gates(guardrails=Guardrails(dry_run=True))), "gates.guardrails"),
+        (
+            RolloutPolicy(strategy="blue_green", gates=Gates(shadow=ShadowGate(dry_run=True))),
+            "gates.shadow.dry_run",
+        ),
+        (RolloutPolicy(steps=(Step(weight=100),), gates=Gates(guardrails=None)), "steps.0.weight"),
     ],
 )
 def test_contradictions_are_named(policy: RolloutPolicy, where: str) -> None:
     """Values that are each valid but do not fit together are reported with their place."""
     assert where in [place for place, _ in problems(policy)]
+
+
+@pytest.mark.parametrize("strategy", ["canary", "blue_green", "shadow", "ab", "champion_challenger"])
+def test_every_strategy_is_complete_by_its_name(strategy: Any) -> None:
+    """`rollout: {strategy: ...}` needs nothing more, and every stage that has to pass has a gate that can."""
+    policy = RolloutPolicy(strategy=strategy)
+    assert list(problems(policy)) == []
+    for stage in stages(policy):
+        judged = judge(begin(policy), policy, stage).gates
+        assert stage.end != "advance" or any(gate.counts for gate in judged)
 
 
 def test_a_policy_survives_the_store() -> None:

@@ -185,6 +185,22 @@ def test_hooks_are_called_around_each_phase() -> None:
 
 
 @pytest.mark.parametrize(
+    ("at", "phase"), [(Phase.JUDGING, "on_abort"), (Phase.PAUSED, "on_abort"), (Phase.WINDOW, "on_rollback")]
+)
+def test_going_back_has_a_hook_of_its_own(at: Phase, phase: str) -> None:
+    """Called after traffic has returned: one for an abort, another one for a rollback from the window."""
+    judge: Judge = lambda state, now: verdict(Outcome.FAIL if state.phase is at else Outcome.PASS)  # noqa: E731
+    commands = {7: command("pause")} if at is Phase.PAUSED else {}
+    done = run(world(), hooked(*PHASES), judge, seconds=200, commands=commands)
+    effects = list(done.done.values())
+    (called,) = [e for e in effects if e.hook and e.hook.phase.startswith("on_")]
+    assert called.hook is not None
+    assert called.hook.phase == phase
+    back = max(i for i, e in enumerate(effects) if e.kind == "weights")
+    assert (effects[back].candidate, back < effects.index(called)) == (0.0, True)
+
+
+@pytest.mark.parametrize(
     ("phase", "weights"),
     [("pre_rollout", [0]), ("pre_step", [0]), ("post_step", [1, 0]), ("confirm_promotion", [1, 10, 50, 0])],
 )

@@ -1,5 +1,7 @@
 """The simulation study in small, with exact binomial bounds, and its arrays against the controller's own code."""
 
+import re
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +15,7 @@ from gateway.verdicts.__main__ import app, broken_promises
 from gateway.verdicts.allgates import CANDIDATES, outcomes
 from gateway.verdicts.judges import IntervalThreshold, MannWhitney, Sluice
 from gateway.verdicts.study import Aborts, Walk, aborts, lower_bound, upper_bound, walk
-from gateway.verdicts.traffic import NULLS, REGRESSIONS, Scenario, Schedule, second, seconds
+from gateway.verdicts.traffic import BEYOND, NULLS, OUTAGE_EVERY_S, REGRESSIONS, Scenario, Schedule, second, seconds
 
 ROLLOUTS = 300
 SHORT = Schedule(step_s=40)
@@ -127,10 +129,52 @@ def test_the_other_judges_do_what_they_are_said_to_do() -> None:
     assert first == {"flagger": 300, "ranks": 60}
 
 
-def test_the_command_prints_its_page() -> None:
-    """A tiny study ends with a page that holds the tables, and success."""
+@pytest.mark.parametrize("lasts_s", [1, 3])
+def test_an_outage_fails_one_arm_whole_for_its_time(lasts_s: int) -> None:
+    """Every request of the arm fails, for as many seconds as told, each arm about once in the stated time."""
+    scenario = Scenario(name="", base=0.0005, kind="outage", lasts_s=lasts_s)
+    schedule = Schedule(shares=(0.5,), step_s=3000)
+    trace = list(seconds(scenario, schedule, np.random.default_rng(5), 20))
+    out = np.array([[now.x == now.c, now.y == now.m] for now in trace])
+    held = out.reshape(-1, lasts_s, *out.shape[1:])
+    assert (held == held[:, :1]).all(), "an outage neither begins nor ends within its time"
+    per_arm = held[:, 0].sum(axis=(0, 2))
+    expected = schedule.step_s * 20 / OUTAGE_EVERY_S
+    assert per_arm == pytest.approx([expected, expected], rel=0.25)
+    both = held[:, 0].all(axis=1).sum()
+    assert both < 0.1 * expected, "one arm by itself"
+
+
+def test_a_burst_that_lasts_multiplies_whole_stretches() -> None:
+    """Errors of seconds of one burst are alike, of neighbouring bursts they are not."""
+    scenario = Scenario(name="", base=0.05, kind="arm", lasts_s=3)
+    trace = list(seconds(scenario, Schedule(shares=(0.5,), step_s=600), np.random.default_rng(5), 20))
+    rates = np.array([now.x / now.c for now in trace]).reshape(200, 3, 20)
+    within = np.corrcoef(rates[:, 0].ravel(), rates[:, 1].ravel())[0, 1]
+    between = np.corrcoef(rates[:-1, 2].ravel(), rates[1:, 0].ravel())[0, 1]
+    assert within > 0.8
+    assert abs(between) < 0.2
+
+
+def test_causes_that_outlast_a_block_are_not_covered() -> None:
+    """The page says so; were they covered, or were these settings harmless, it would have to say that."""
+    outage = next(scenario for scenario in BEYOND if scenario.kind == "outage" and scenario.lasts_s > 1)
+    found = aborts(outage, Schedule(step_s=150), rollouts=100, seed=11, alone=True)
+    assert all(judged.lower > RolloutPolicy().alpha for judged in found)
+    assert all(scenario.null for scenario in BEYOND)
+
+
+def test_the_command_prints_its_page_whatever_the_processes() -> None:
+    """A tiny study ends with a page that holds the tables, and success; several processes find the same."""
     small = {"rollouts": 10, "walks": 10, "step-s": 10, "horizon-s": 60, "all-gates": 0}
-    result = CliRunner().invoke(app, [word for name, value in small.items() for word in (f"--{name}", str(value))])
-    assert result.exit_code == 0, result.output
-    for head in ("## False aborts", "## Detection", "## Whole rollouts"):
-        assert head in result.output
+    pages = []
+    for processes in ("1", "2"):
+        words = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+        result = CliRunner().invoke(app, [*words, "--processes", processes])
+        assert result.exit_code == 0, result.output
+        pages.append(re.sub(r"\(seed .*\)", "", result.stdout))
+    assert pages[0] == pages[1]
+    for head in ("## False aborts", "### Causes that last", "## Detection", "## Whole rollouts"):
+        assert head in pages[0]
+    for scenario in (*NULLS, *BEYOND, *REGRESSIONS):
+        assert f"| {scenario.name} |" in pages[0]

@@ -130,6 +130,22 @@ def test_a_client_that_never_finishes_its_handshake_is_cut_off(world: World) -> 
     assert time.monotonic() - began < 8
 
 
+def test_handshakes_under_way_are_bounded(tmp_path: Path) -> None:
+    """Who comes while `max_handshakes` are not done waits in the backlog, and is served when one of them goes."""
+    ours = Authority(tmp_path / "ours")
+    tls = {"cert_file": str(ours.issue("gateway", "127.0.0.1")), "handshake_timeout_s": 60.0, "max_handshakes": 2}
+    context = ssl.create_default_context(cafile=str(ours.file))
+    with backend() as triton:
+        config = settings(tmp_path, triton.url, workers=1, listen={"port": 0, "tls": tls})
+        with serving(tmp_path, config, [route("echo")], verify=context) as gateway:
+            address = ("127.0.0.1", gateway.port)
+            with socket.create_connection(address, 5) as first, socket.create_connection(address, 5):
+                with socket.create_connection(address, 1) as third, pytest.raises(TimeoutError):
+                    context.wrap_socket(third, server_hostname="127.0.0.1")
+                first.close()
+                assert gateway.infer().json()["backend"] == "one"
+
+
 def test_a_renewed_certificate_is_used_without_a_restart(world: World) -> None:
     """New connections get it, old ones go on; a broken file changes nothing and is reported."""
     before, pids = _peer(world), world.gateway.process.pid

@@ -58,7 +58,9 @@ class Group:
                 parent = int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
                 if parent == self.process.pid:
                     arguments = entry.joinpath("cmdline").read_bytes().split(b"\0")
-                    role = next(a.decode() for a in arguments if a in {b"worker", b"controller"})
+                    role = next((a.decode() for a in arguments if a in {b"worker", b"controller"}), "")
+                    if not role:  # it has not become its program yet, or is no more
+                        continue
                     name = role if role not in found else f"{role}{len(found)}"
                     found[name] = int(entry.name)
         return found

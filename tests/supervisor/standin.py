@@ -23,7 +23,6 @@ from gateway.messages import Applied, Frames, Hello, decode_to_worker, frame
 from gateway.supervisor.child import die_with_parent
 from gateway.supervisor.holdings import Ready
 from gateway.supervisor.supervisor import Supervisor
-from gateway.supervisor.workers import Patience
 from gateway.telemetry import logs
 from gateway.telemetry.records import Outcome, VariantCounts, WorkerReport
 
@@ -130,7 +129,6 @@ def _serve(text: str) -> int:
     settings = msgspec.json.decode(text)
     config = msgspec.convert(settings["config"], Config)
     routes = msgspec.convert(settings["routes"], Routes) if settings.get("routes") else None
-    patience = msgspec.convert(settings.get("patience", {}), Patience)
     logs.configure(config.log, process="supervisor")
 
     def ready(found: Ready) -> None:
@@ -139,9 +137,7 @@ def _serve(text: str) -> int:
 
     program = (sys.executable, __file__)
     degraded = settings.get("degraded", False)
-    return Supervisor(
-        config, routes=routes, degraded=degraded, on_ready=ready, patience=patience, program=program
-    ).run()
+    return Supervisor(config, routes=routes, degraded=degraded, on_ready=ready, program=program).run()
 
 
 def main() -> int:

@@ -213,14 +213,44 @@ def test_workers_that_die_at_once_end_serve(tmp_path: Path) -> None:
 
 def test_a_hung_worker_is_reported_and_killed(tmp_path: Path) -> None:
     """Without a sign of life: first a warning, then SIGKILL and a new process."""
-    patience = {"start_s": 30.0, "warn_s": 0.5, "kill_s": 2.0}
-    settings = {"config": config(tmp_path / "state"), "patience": patience}
+    settings = {"config": config(tmp_path / "state", supervision={"warn_s": 0.5, "kill_s": 2.0})}
     with running(settings, tmp_path / "log", mode="hang") as group:
         first = group.served()[1]
         until(lambda: group.served()[1] != first)
     text = (tmp_path / "log").read_text()
     assert "gives no sign of life" in text
     assert "hangs and is killed" in text
+
+
+@pytest.mark.parametrize("role", ["controller", "worker"])
+def test_a_stopped_process_is_replaced(tmp_path: Path, role: str) -> None:
+    """SIGSTOP of either: nobody is turned away, and in the end it is killed and another one has its place."""
+    settings = {"config": config(tmp_path / "state", workers=2, supervision={"warn_s": 0.5, "kill_s": 1.5})}
+    with running(settings, tmp_path / "log") as group:
+        victim = group.children()[role]
+        os.kill(victim, signal.SIGSTOP)
+        until(lambda: f"{role} hangs and is killed" in (tmp_path / "log").read_text())
+        until(lambda: victim not in group.children().values() and len(group.children()) == 3)
+        until(lambda: [row["connected"] for row in group.get("/workers")] == [True, True])
+        assert {group.served()[1] for _ in range(20)} <= set(group.children().values())
+    text = (tmp_path / "log").read_text()
+    assert text.index(f"{role} gives no sign of life") < text.index(f"{role} hangs and is killed")
+
+
+def test_a_stopped_and_continued_group_kills_nobody(tmp_path: Path) -> None:
+    """While the supervisor itself was stopped nobody's silence counts."""
+    settings = {"config": config(tmp_path / "state", supervision={"warn_s": 0.5, "kill_s": 1.0})}
+    with running(settings, tmp_path / "log") as group:
+        children = group.children()
+        everyone = [group.process.pid, *children.values()]
+        for pid in everyone:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(2)  # the silence is the subject
+        for pid in everyone:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: group.served()[2] >= 0)
+        assert group.children() == children
+    assert "hangs and is killed" not in (tmp_path / "log").read_text()
 
 
 def test_stop_is_bounded_and_a_second_interrupt_is_at_once(tmp_path: Path) -> None:
@@ -309,3 +339,15 @@ def test_new_pools_make_a_new_generation(tmp_path: Path) -> None:
     with start({"config": settings}, log) as group:
         assert group.process.wait(30) == ExitCode.CONFIG
     assert "stored routes: routes[0].variants[0].pool: pool 'default' does not exist (known: other)" in log.read_text()
+
+
+def test_workers_keep_freed_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Glibc reads its settings from the environment when a process starts; what an operator set there stands."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")
+    with running({"config": config(tmp_path / "state"), "routes": routes()}, tmp_path / "log") as group:
+        processes = group.children()
+        environ = Path(f"/proc/{processes['worker']}/environ").read_bytes().split(b"\0")
+        controller = Path(f"/proc/{processes['controller']}/environ").read_bytes()
+    assert b"MALLOC_TRIM_THRESHOLD_=33554432" in environ
+    assert b"MALLOC_MMAP_THRESHOLD_=1048576" in environ
+    assert b"MALLOC_TRIM" not in controller

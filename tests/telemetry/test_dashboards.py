@@ -1,6 +1,7 @@
 """Dashboards: made from their source, valid, and about metrics that exist."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.telemetry.catalogue import catalogue
 from tests.telemetry.test_rules import rules
 from tests.telemetry.tools import ROOT, exposed, external, names, program
 
@@ -46,6 +48,27 @@ def test_a_dashboard_reads_only_metrics_that_exist(path: Path) -> None:
     found = {name for query in queries(json.loads(path.read_text())) for name in names(query)}
     assert found
     assert found - known == set()
+
+
+@pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_reads_only_labels_that_exist(path: Path) -> None:
+    """Labels that choose, group or name lines are among those of the gateway's metrics that the query reads."""
+    families = {series: family for family in catalogue() for series in family.series}
+    # Prometheus itself adds where a series was scraped; a histogram's buckets have their bound.
+    always = {"instance", "job", "le"}
+    looked = 0
+    for panel in json.loads(path.read_text())["panels"]:
+        for target in panel.get("targets", []):
+            read = names(target["expr"])
+            if read and read <= families.keys():
+                known = always.union(*(families[name].labels for name in read))
+                used = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", target["expr"]))
+                used |= set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+                for group in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", target["expr"]):
+                    used |= {label.strip() for label in group.split(",")}
+                assert used <= known, target["expr"]
+                looked += 1
+    assert looked or path.stem in {"sluice-triton", "sluice-gpu"}
 
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)

@@ -1,11 +1,12 @@
 """Starts the gateway as a user does, in front of real Tritons, and asks its admin API."""
 
+import asyncio
 import contextlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ class Gateway:
         body = {"routes": list(routes)}
         answer = httpx.put(f"{self.admin}/api/v1/routes", json=body, timeout=30, trust_env=False)
         assert answer.status_code == 200, answer.text
+
+    def ask(self, path: str) -> Any:
+        """What the admin API answers."""
+        answer = httpx.get(f"{self.admin}/api/v1{path}", timeout=10, trust_env=False)
+        answer.raise_for_status()
+        return answer.json()
 
     def metrics(self) -> dict[str, float]:
         """All samples of /metrics by name and labels, as Prometheus writes them."""
@@ -98,6 +105,11 @@ def serving(
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
+    """Runs what blocks without stopping a load of this loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, call, *args)
 
 
 def eventually(condition: Any, within_s: float = 20.0) -> Any:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.errors import ConfigError, ExitCode, ResourceError, UnreachableError
@@ -50,6 +52,12 @@ def status(triton: LocalTriton, path: str = "/v2/health/ready", timeout_s: float
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def index(triton: LocalTriton) -> dict[str, str]:
+    """State of each model as the repository index gives it; none before it was asked to load."""
+    rows = httpx.post(f"{triton.http_url}/v2/repository/index", timeout=10, trust_env=False).json()
+    return {row["name"]: row.get("state", "") for row in rows}
 
 
 def processes_of_group(pgid: int) -> list[int]:
@@ -124,6 +132,32 @@ def test_models_load_and_unload_on_demand(repository: Path, start_triton: StartT
         assert connection.getresponse().status == 200
         connection.close()
         assert eventually(lambda wanted=expected: status(triton, "/v2/models/add_sub/ready") == wanted)
+
+
+def test_a_server_is_ready_while_one_more_model_loads(repository: Path, start_triton: StartTriton) -> None:
+    """What it has served so far it serves on; its strict readiness would take it out of every pool meanwhile."""
+    gate, model = repository.parent / "gate", repository / "late"
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(
+        'backend: "python"\nmax_batch_size: 0\ninput [ { name: "IN" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
+        'output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] } ]\ninstance_group [ { kind: KIND_CPU } ]\n'
+    )
+    (model / "1" / "model.py").write_text(
+        "import os, time\n\nclass TritonPythonModel:\n    def initialize(self, args):\n"
+        f"        while not os.path.exists({str(gate)!r}):\n            time.sleep(0.02)\n"
+    )
+    triton = start_triton(repository, load=["add_sub"])
+    with ThreadPoolExecutor(1) as pool:
+        load = pool.submit(httpx.post, f"{triton.http_url}/v2/repository/models/late/load", timeout=60, trust_env=False)
+        try:
+            assert eventually(lambda: index(triton).get("late") == "LOADING", within_s=30)
+            assert status(triton) == 200
+            assert status(triton, "/v2/models/add_sub/ready") == 200
+            assert status(triton, "/v2/models/late/ready") == 400
+        finally:
+            gate.touch()
+        assert load.result().status_code == 200
+    assert status(triton, "/v2/models/late/ready") == 200
 
 
 def test_two_servers_run_side_by_side(repository: Path, start_triton: StartTriton) -> None:

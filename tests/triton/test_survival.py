@@ -3,32 +3,19 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from gateway.localtriton.server import LocalTriton
+from tests.conftest import StartTriton
 from tests.triton import zoo
-from tests.triton.gateway import Gateway, eventually, route, serving
+from tests.triton.gateway import Gateway, eventually, in_thread, route, serving
 from tests.triton.load import loading
-
-StartTriton = Callable[..., LocalTriton]
-
-
-async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(None, call, *args)
-
-
-def admin(gateway: Gateway, path: str) -> Any:
-    answer = httpx.get(f"{gateway.admin}/api/v1{path}", timeout=10, trust_env=False)
-    answer.raise_for_status()
-    return answer.json()
 
 
 def children(gateway: Gateway, role: str) -> list[int]:
@@ -53,7 +40,7 @@ async def test_a_hundred_generations_under_load(triton: LocalTriton, tmp_path: P
             for step in range(100):
                 weight = float(step % 99 + 1)
                 await in_thread(gateway.apply, [route("split", "versioned", weight, 100 - weight)])
-            workers = await in_thread(admin, gateway, "/workers")
+            workers = await in_thread(gateway.ask, "/workers")
         rows = workers["workers"] if isinstance(workers, dict) else workers
         assert [row["generation"] for row in rows] == [101, 101]
         assert set(load.statuses) == {200}
@@ -68,7 +55,7 @@ async def test_a_killed_controller_costs_no_request(triton: LocalTriton, tmp_pat
             os.kill(controller, signal.SIGKILL)
             before = load.answered
             await in_thread(eventually, lambda: children(gateway, "controller") not in ([], [controller]))
-            await in_thread(eventually, lambda: admin(gateway, "/generations"))
+            await in_thread(eventually, lambda: gateway.ask("/generations"))
             await in_thread(gateway.apply, [route("split", "versioned", 0, 100)])
             load.variants.clear()
             while load.variants["v2"] < 20:

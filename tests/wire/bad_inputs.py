@@ -284,7 +284,7 @@ The limits behind the answers are those of `sluice.yaml`, with shorter ones so t
 
 def document() -> Iterator[str]:
     """The lines of docs/bad-inputs.md."""
-    from tests.wire import backend_faults, v2_bodies
+    from tests.wire import backend_faults, other_faults, v2_bodies
 
     yield from _INTRODUCTION.splitlines()
     for title, cases in GROUPS.items():
@@ -308,6 +308,10 @@ def document() -> Iterator[str]:
         yield f"| {name} | the answer so far, then the connection is cut |"
     for name in backend_faults.ODD:
         yield f"| {name} | the whole answer |"
+    yield from ("", "## Clients, processes, the machine and operators", "", "| fault | what happens | shown by |")
+    yield "|---|---|---|"
+    for name, (what, shown) in other_faults.OTHERS.items():
+        yield f"| {name} | {what} | `tests/{shown}` |"
 
 
 if __name__ == "__main__":

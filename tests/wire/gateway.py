@@ -58,8 +58,9 @@ class Gateway:
         samples: every sample so far.
     """
 
-    def __init__(self, limits: Limits | None = None, directory: str = "") -> None:
-        config = Config(limits=limits or Limits(), report_interval_s=0.05, pools=(pool("http://127.0.0.1:9"),))
+    def __init__(self, limits: Limits | None = None, directory: str = "", report_interval_s: float = 0.05) -> None:
+        limits = limits or Limits()
+        config = Config(limits=limits, report_interval_s=report_interval_s, pools=(pool("http://127.0.0.1:9"),))
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.port: int = self._listener.getsockname()[1]
         self._slots_fd = Slots.create()
@@ -242,11 +243,15 @@ class Gateway:
 
 @contextlib.contextmanager
 def running(
-    routes: tuple[Route, ...], pools: tuple[Pool, ...], limits: Limits | None = None, log_clean: bool = True
+    routes: tuple[Route, ...],
+    pools: tuple[Pool, ...],
+    limits: Limits | None = None,
+    log_clean: bool = True,
+    report_interval_s: float = 0.05,
 ) -> Iterator[Gateway]:
     """A worker that serves a table; at the end it must have logged no traceback."""
     with tempfile.TemporaryDirectory(prefix="sluice-") as directory:
-        gateway = Gateway(limits, directory)
+        gateway = Gateway(limits, directory, report_interval_s)
         try:
             gateway.publish(routes, pools)
             yield gateway

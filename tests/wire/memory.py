@@ -13,6 +13,7 @@ from gateway.config import Limits
 from gateway.errors import Fault
 from gateway.http.client import UpstreamConnection
 from gateway.http.head import Heads, RequestHead, ResponseHead
+from gateway.http.partial import Partial
 from gateway.http.reply import error_body, reply
 from gateway.http.server import ServerConnection
 from gateway.http.serving import Exchange
@@ -125,6 +126,8 @@ class EchoService:
         self.heads = heads or Heads(limits)
         self.connections: set[ServerConnection] = set()
         self.draining = False
+        self.idle_grace_s = 1.0
+        self.partial = Partial(limits.max_buffered_bytes)
         self.requests: list[Request] = []
         self.refused: list[int] = []
         self._at_once = at_once

@@ -71,6 +71,20 @@ def test_empty_answers_have_no_body(gateway: Gateway) -> None:
                 assert "content-length" not in answer.headers  # RFC 9110 section 8.6
 
 
+def test_what_ends_at_this_hop_is_not_passed_on(gateway: Gateway) -> None:
+    """Fields about the backend's own connection, also those that it names in Connection, stay there; others come."""
+    fields = ["Connection: x-private, keep-alive", "X-Private: 1", "Keep-Alive: timeout=5", "Upgrade: h2c"]
+    fields += ["Proxy-Connection: close", "Trailer: x-sum", "X-Public: 1"]
+    with gateway.connect() as wire:
+        wire.send(infer(extra=Script(headers=fields).header()))
+        answer = wire.answer()
+        assert (answer.status, answer.headers["x-public"]) == (200, "1")
+        gone = {"connection", "x-private", "keep-alive", "upgrade", "proxy-connection", "trailer"}
+        assert not gone & answer.headers.keys()
+        wire.send(infer())
+        assert wire.answer().status == 200
+
+
 def test_surplus_never_meets_the_next_request(gateway: Gateway, backend: Backend) -> None:
     """A backend that sends a second, unasked answer loses its connection; nobody receives that answer."""
     forged = 'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"id": "forged"}'
@@ -144,7 +158,7 @@ def test_events_are_passed_on_as_they_come(gateway: Gateway) -> None:
         while b"data: 1" not in data:
             data += wire.socket.recv(4096)
         assert data.count(b"data: 1") == 1
-        while b"0\r\n\r\n" not in data:
+        while b"\r\n0\r\n\r\n" not in data:
             data += wire.socket.recv(4096)
         assert data.count(b"data: 1") == 4
 

@@ -1,6 +1,7 @@
 """What a worker collects for the controller to judge: sampled answers, pairs with copies, sticky keys, sequences."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -172,6 +173,38 @@ def test_sticky_keys_are_told_once_per_check(judged: tuple[Gateway, Backend]) ->
     failed = [key for row in rows if row.check == "server" for key in row.hashes]
     assert len(failed) == len(set(failed)) == 5
     assert set(failed) <= set(assigned)
+
+
+def test_keys_that_named_their_variant_are_no_draws(judged: tuple[Gateway, Backend]) -> None:
+    """A sticky key is told only where its hash chose the variant; who asked for one is counted apart."""
+    gateway, _ = judged
+    gateway.reports.clear()
+    failing = Script(status=500).header()
+    for user in range(10):
+        extra = b"x-user: named%d\r\n" % user
+        assert set(ask(gateway, "keys", 1, extra + b"x-sluice-variant: b\r\n" + failing)) <= {"b", ""}
+        ask(gateway, "keys", 1, extra + failing if user == 0 else extra)
+    gateway.settle()
+    told = {"assigned": 0, "server": 0}
+    for report in gateway.reports:
+        for row in report.new_keys:
+            if row.route == "keys":
+                told[row.check] += len(row.hashes)
+    assert told == {"assigned": 10, "server": 1}
+
+
+def test_a_judged_route_is_reported_often(judged: tuple[Gateway, Backend]) -> None:
+    """Reports that are due every minute come again and again while a rollout judges a route, and then no more."""
+    _, backend = judged
+    place = (pool(backend.url),)
+    with running((route("m"),), place, report_interval_s=60.0) as gateway:
+        gateway.publish((route("m", evidence=Evidence(judged=True)),), place)
+        have = len(gateway.reports)
+        until(lambda: len(gateway.reports) >= have + 6, "six reports within a minute", within_s=50)
+        gateway.publish((route("m"),), place)
+        have = len(gateway.reports)
+        time.sleep(1.5)
+        assert len(gateway.reports) <= have + 1
 
 
 def test_a_sequence_is_copied_whole_or_not_at_all(judged: tuple[Gateway, Backend]) -> None:

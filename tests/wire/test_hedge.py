@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from gateway.config import Limits
@@ -76,3 +77,65 @@ def test_a_long_answer_of_the_second_attempt_comes_whole(slow_and_fast: tuple[Ga
             wire.send(infer())
             assert len(wire.answer().body) == 1_000_000
     gateway.settle()
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[Gateway, Backend, Backend]]:
+    """Two backends with state that answer when told to, a route that hedges and one that says nothing of it."""
+    stateful = {"sequence_batching": {"max_sequence_idle_microseconds": 60_000_000}}
+    with (
+        Backend("one", script=Script(hold=True), config=stateful) as one,
+        Backend("two", script=Script(hold=True), config=stateful) as two,
+        running((route("hedged", hedge_after_s=0.05), route("plain")), (pool(one.url, two.url),)) as gateway,
+    ):
+        yield gateway, one, two
+
+
+def attempts(one: Backend, two: Backend) -> Counter[str]:
+    """How often each request has reached a backend."""
+    return Counter(one.ids() + two.ids())
+
+
+def answered_beside_a_hedged_one(held: tuple[Gateway, Backend, Backend], data: bytes, test_id: str) -> None:
+    """Sends a request and lets it wait for longer than a hedged one takes to be tried twice; then both are answered."""
+    gateway, one, two = held
+    beside = f"beside-{test_id}"
+    with gateway.connect() as mine, gateway.connect() as clock:
+        mine.send(data)
+        until(lambda: attempts(one, two)[test_id] == 1, "its first attempt")
+        clock.send(infer(name="hedged", test_id=beside))
+        until(lambda: attempts(one, two)[beside] == 2, "both attempts of the request beside it")
+        assert attempts(one, two)[test_id] == 1
+        until(lambda: one.held + two.held == 3, "all of them wait")
+        one.release()
+        two.release()
+        for wire, told in ((clock, beside), (mine, test_id)):
+            answer = wire.answer()
+            assert (answer.status, decoded(answer.body)["id"]) == (200, told)
+    gateway.settle()
+
+
+def test_a_route_that_does_not_ask_is_not_hedged(held: tuple[Gateway, Backend, Backend]) -> None:
+    """However slow the backend is and whoever else could answer: one request of a client is one to a backend."""
+    gateway, one, two = held
+    for number in range(3):
+        answered_beside_a_hedged_one(held, infer(name="plain", test_id=f"plain-{number}"), f"plain-{number}")
+    found = attempts(one, two)
+    assert {name: count for name, count in found.items() if name.startswith("plain")} == {
+        "plain-0": 1, "plain-1": 1, "plain-2": 1,
+    }  # fmt: skip
+    assert gateway.report().retries == 3, "those of the requests beside"
+
+
+def test_a_sequence_is_never_hedged(held: tuple[Gateway, Backend, Backend]) -> None:
+    """A second replica knows nothing of it: each step reaches one backend, once, though its route hedges others."""
+    gateway, one, two = held
+    steps = ("start", "middle", "end")
+    for step in steps:
+        flags = {"sequence_id": 7, "sequence_start": step == "start", "sequence_end": step == "end"}
+        body = msgspec.json.encode({"parameters": flags})
+        answered_beside_a_hedged_one(held, infer(body, name="hedged", test_id=step), step)
+    homes = [backend for backend in (one, two) if set(steps) & set(backend.ids())]
+    assert len(homes) == 1
+    assert [test_id for test_id in homes[0].ids() if test_id in steps] == list(steps)
+    assert gateway.report().retries == 3, "those of the requests beside"

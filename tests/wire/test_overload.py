@@ -88,6 +88,37 @@ def test_priority_goes_first() -> None:
         assert [seen.test_id for seen in backend.seen] == ["first", "header", "parameter", "plain"]
 
 
+def test_a_full_line_still_makes_room_for_a_priority() -> None:
+    """The body's own priority and the header's take a place in a full line; the one who had it is 503."""
+    for urgent in (infer(b'{"parameters":{"priority":1}}'), infer(extra=b"x-sluice-priority: 1\r\n")):
+        with busy(max_queued=1) as (gateway, backend, first):
+            with gateway.connect(timeout_s=60) as second, gateway.connect(timeout_s=60) as third:
+                second.send(infer())
+                waiting(gateway, 4)
+                third.send(urgent)
+                assert second.answer().status == 503
+                backend.release()
+                assert (first.answer().status, third.answer().status) == (200, 200)
+            gateway.settle()
+
+
+def test_a_request_turned_away_is_told_its_id_and_keeps_its_connection() -> None:
+    """The client's request id comes back, `Connection: close` is honoured, and each refusal counts once."""
+    with busy(max_queued=0) as (gateway, backend, first):
+        with gateway.connect() as other:
+            for number in range(3):
+                other.send(infer(extra=b"x-request-id: mine-%d\r\n" % number))
+                shed = other.answer()
+                assert (shed.status, shed.headers["x-request-id"]) == (503, f"mine-{number}")
+            other.send(infer(extra=b"Connection: close\r\n"))
+            last = other.answer()
+            assert (last.status, last.headers["connection"]) == (503, "close")
+        backend.release()
+        assert first.answer().status == 200
+        gateway.settle()
+        assert gateway.outcome(Outcome.SHED) == 4
+
+
 def test_waiting_ends_with_its_bound() -> None:
     """A request that waits longer than the queue's bound is 503."""
     with busy(queue_timeout_s=0.2) as (gateway, backend, first):

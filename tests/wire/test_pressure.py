@@ -235,6 +235,26 @@ def test_full_buffers_shed(backend: Backend) -> None:
             wire.socket.close()
 
 
+def test_a_crowd_of_pieces_is_shed(backend: Backend) -> None:
+    """Requests that stay incomplete fill their bound and no more; whoever comes whole is served all the while."""
+    limits = Limits(max_buffered_bytes=1_000_000, linger_s=0.5)
+    with running((route(),), (pool(backend.url),), limits) as gateway:
+        piece = infer(b"x" * 60_000)[:-1]
+        wires = [gateway.connect() for _ in range(200)]
+        for wire in wires:
+            wire.send(piece)
+        until(lambda: gateway.report().connections < 150, "some are turned away")
+        assert 4 << 20 < gateway.report().buffered_bytes <= 8 << 20
+        with gateway.connect() as healthy:
+            healthy.send(infer(b"x" * 1000))
+            assert healthy.answer().status == 200
+        refused = wires[-1].answer()
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        for wire in wires:
+            wire.socket.close()
+        gateway.settle()
+
+
 def test_disappearing_readers(impatient: Gateway, backend: Backend) -> None:
     """Clients that leave in the middle of a long answer free the backend connection at once."""
     for _ in range(20):

@@ -82,6 +82,24 @@ def test_final_answers_are_passed_on(gateway: Gateway, pair: tuple[Backend, Back
     assert len(pair[0].seen) + len(pair[1].seen) == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "ejected"),
+    [("Exceeds maximum queue size", 0), ("Request timeout expired", 0), ("x is not at ready state", 0), ("boom", 1)],
+)
+def test_a_busy_backend_is_not_ejected(pair: tuple[Backend, Backend], text: str, ejected: int) -> None:
+    """Full queues everywhere must not cost a replica as well; any other 503 in a row does."""
+    for backend in pair:
+        backend.script = Script(status=503, body=f'{{"error":"{text}"}}')
+    fleet = pool(pair[0].url, pair[1].url, ejection=Ejection(consecutive=3))
+    with running((route(),), (fleet,)) as gateway, gateway.connect() as wire:
+        for _ in range(20):
+            wire.send(infer())
+            assert wire.answer().status == 503
+        assert sum(backend.ejections for backend in gateway.settle().backends) == ejected
+    for backend in pair:
+        backend.script = Script()
+
+
 def test_unknown_model_of_a_lone_backend_is_the_clients() -> None:
     """Without another replica the answer of the only one stands."""
     with Backend("a") as alone, running((route(),), (pool(alone.url),)) as gateway, gateway.connect() as wire:

@@ -16,9 +16,10 @@ from tests.wire.v2_bodies import BODIES
 def gateway(triton: LocalTriton) -> Iterator[Gateway]:
     """A worker in front of the shared Triton, quick to eject."""
     variants = (Variant(name="a", model="add_sub", weight=100.0),)
+    texts = (Variant(name="a", model="bytes_identity", weight=100.0),)
     url = triton.http_url
     fleet = pool(url, url.replace("127.0.0.1", "localhost"), ejection=Ejection(consecutive=2))
-    with running((route(variants=variants),), (fleet,)) as gateway:
+    with running((route(variants=variants), route("text", variants=texts)), (fleet,)) as gateway:
         yield gateway
 
 
@@ -27,7 +28,7 @@ def test_wrong_body(gateway: Gateway, name: str) -> None:
     """Triton's answer reaches the client, counts as the client's error, and the next request is served."""
     body = BODIES[name]
     before = gateway.counts()
-    request = infer(body.data, extra=b"".join(field + b"\r\n" for field in body.fields))
+    request = infer(body.data, name=body.route, extra=b"".join(field + b"\r\n" for field in body.fields))
     with gateway.connect(timeout_s=60) as wire:
         for _ in range(1 if len(body.data) > 100_000 else 3):
             wire.send(request)
