@@ -85,7 +85,10 @@ def promote(
         bool, typer.Option("--alone", help="Instead of the versions served now, not beside them.")
     ] = False,
     triton: Annotated[
-        str | None, typer.Option(help="Running Triton that serves this repository: load there and verify.")
+        str | None,
+        typer.Option(
+            metavar="URL[,grpc_port=N]", help="Running Triton that serves this repository: load there and verify."
+        ),
     ] = None,
     dry_run: DryRun = False,
     output: Output = Format.table,
@@ -101,7 +104,10 @@ def rollback(
     name: Name,
     repo: Repo,
     triton: Annotated[
-        str | None, typer.Option(help="Running Triton that serves this repository: load there and verify.")
+        str | None,
+        typer.Option(
+            metavar="URL[,grpc_port=N]", help="Running Triton that serves this repository: load there and verify."
+        ),
     ] = None,
     dry_run: DryRun = False,
     output: Output = Format.table,

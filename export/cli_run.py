@@ -71,9 +71,12 @@ def run(
     reconfigure: Annotated[
         bool, typer.Option("--reconfigure", help="Allow configuration changes that reload all versions.")
     ] = False,
-    serve_check: Annotated[str, typer.Option(help="A Triton's URL, local, auto or off.")] = "auto",
+    serve_check: Annotated[str, typer.Option(help="A Triton's URL[,grpc_port=N], local, auto or off.")] = "auto",
     triton: Annotated[
-        str | None, typer.Option(help="Running Triton that serves this repository: load there and verify.")
+        str | None,
+        typer.Option(
+            metavar="URL[,grpc_port=N]", help="Running Triton that serves this repository: load there and verify."
+        ),
     ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Where work in progress is kept (default: beside the repository).")
@@ -124,7 +127,7 @@ def run(
 def samples(
     repo: Repo,
     only: Annotated[list[str] | None, typer.Option(help="Only the models of this name; repeatable.")] = None,
-    serve_check: Annotated[str, typer.Option(help="A Triton's URL, local, auto or off.")] = "off",
+    serve_check: Annotated[str, typer.Option(help="A Triton's URL[,grpc_port=N], local, auto or off.")] = "off",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Every check, no publication.")] = False,
     output: Output = Format.table,
 ) -> None:

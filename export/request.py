@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from export.serving.address import parse
 from export.targets import DEFAULT_TARGET
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -33,8 +34,8 @@ class ExportRequest(BaseModel):
     and that Triton may form. `tensorrt` builds a plan here, or lets the ONNX Runtime backend build engines when it
     loads the model (`accelerator`); a plan needs `target_tensorrt`, the exact version that the target has, as
     TRT_VERSION in its container tells it. `opset` None means 18, which every release in the table loads.
-    `serve_check` and `triton` are each a Triton's base URL; serve_check also takes `local` (start one), `auto` (local
-    if it can be had) and `off`.
+    `serve_check` and `triton` are each a Triton's base URL, with `,grpc_port=N` to load over gRPC; serve_check also
+    takes `local` (start one), `auto` (local if it can be had) and `off`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +79,13 @@ class ExportRequest(BaseModel):
         if not TENSORRT.fullmatch(plain):
             raise ValueError("a TensorRT version is three or four numbers, such as 10.9.0.34")
         return plain
+
+    @model_validator(mode="after")
+    def _addresses(self) -> Self:
+        for text in (self.triton, None if self.serve_check in {"auto", "local", "off"} else self.serve_check):
+            if text is not None:
+                parse(text)
+        return self
 
     @property
     def effective_opset(self) -> int:

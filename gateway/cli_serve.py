@@ -11,7 +11,7 @@ import typer
 
 from gateway.cli_output import Output, OutputOption
 from gateway.config import Admin, Config, Listen, config_problems
-from gateway.configfile import dotted, load_config, load_routes
+from gateway.configfile import dotted, load_config, load_routes, validate
 from gateway.core.pool import Backend, Pool
 from gateway.errors import ConfigError
 from gateway.preflight import preflight
@@ -31,7 +31,11 @@ def serve(
     admin: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The admin API's address.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Directory of the store.")] = None,
     pool: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="A Triton of the pool `default`; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="URL[,KEY=VALUE...]",
+            help="A Triton of the pool `default`, as in http://127.0.0.1:8000,grpc_port=8001; may be repeated.",
+        ),
     ] = None,
     degraded: Annotated[
         bool, typer.Option(help="Serve the last published routes even if the store cannot be opened.")
@@ -103,5 +107,15 @@ def _admin(text: str, default: Admin) -> Admin:
     return replace(default, host=address.host, port=address.port)
 
 
-def _pool(urls: list[str]) -> Pool:
-    return Pool(name="default", backends=tuple(Backend(url=url) for url in urls))
+def _pool(texts: list[str]) -> Pool:
+    return Pool(name="default", backends=tuple(_backend(text) for text in texts))
+
+
+def _backend(text: str) -> Backend:
+    url, *more = text.split(",")
+    pairs = [part.partition("=")[::2] for part in more]
+    if len({key for key, _ in pairs} | {"url"}) <= len(pairs) or not all(key for key, _ in pairs):
+        raise ConfigError([f"--pool {text!r}: must be URL[,KEY=VALUE...], each key once"])
+    return validate(
+        {"url": url, **dict(pairs)}, Backend, lambda _: (), lambda where: f"--pool {text!r}: {dotted(where)}: "
+    )

@@ -117,7 +117,7 @@ class Log:
 
 
 def _local_pools() -> tuple[Pool, ...]:
-    return (Pool(name="default", backends=(Backend(url="http://127.0.0.1:8000"),)),)
+    return (Pool(name="default", backends=(Backend(url="http://127.0.0.1:8000", grpc_port=8001),)),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +187,9 @@ def config_problems(config: Config) -> Iterator[Problem]:
             where = ("pools", i, "backends", j, "url")
             if fault := _url_fault(backend.url):
                 yield Problem(where, f"{backend.url!r} is not a backend's address: {fault}")
+            if backend.grpc_port and backend.url.startswith("https://") and not pool.tls.verify:
+                what = "gRPC checks the certificate; name its authority in tls.ca_file, or set 0 to load over HTTP"
+                yield Problem(("pools", i, "backends", j, "grpc_port"), what)
             if backend.url in urls:
                 yield Problem(where, f"backend {backend.url} appears twice in pool {pool.name!r}")
             urls.add(backend.url)

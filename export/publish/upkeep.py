@@ -13,6 +13,7 @@ from export.errors import ExportError, UsageError
 from export.publish import manifest as manifests
 from export.publish import policy as policies
 from export.publish.repository import MANIFEST, Repository
+from export.serving import address
 
 LOCK_TIMEOUT_S = 30.0
 
@@ -108,7 +109,8 @@ def promote(
 ) -> Change:
     """Serve `version`, beside what is served or alone. A version that fails its own manifest is refused.
 
-    With `triton`, the URL of one that serves this repository, it has to load and to answer, or nothing changes.
+    With `triton`, the address of one that serves this repository (`URL` or `URL,grpc_port=N`), it has to load and to
+    answer, or nothing changes.
     """
 
     def decide(policy: policies.Policy) -> policies.Policy:
@@ -142,6 +144,8 @@ def _change(
     triton: str | None,
     dry_run: bool,
 ) -> Change:
+    if triton is not None:
+        address.parse(triton)  # before anything is written
     with repository.lock(name, LOCK_TIMEOUT_S):
         text = repository.config(name)
         if text is None:
@@ -164,15 +168,15 @@ def _change(
 
 
 def _verify(
-    repository: Repository, name: str, url: str, policy: policies.Policy, changed: policies.Policy, before: str
+    repository: Repository, name: str, where: str, policy: policies.Policy, changed: policies.Policy, before: str
 ) -> None:
-    """Have the Triton at `url` serve the changed policy; where it does not, write the configuration `before` again."""
+    """Have the Triton at `where` serve the changed policy, or write the configuration `before` again."""
     from export.serving import confirm  # noqa: PLC0415  (keeps --help quick)
     from export.serving.client import Triton  # noqa: PLC0415
 
     new = set(changed.served) - set(policy.served) or set(changed.served)
     asked = {version: manifests.recorded(repository, name, version) for version in sorted(new)}
-    with Triton(url) as triton:
+    with Triton(where) as triton:
         try:
             confirm.serves(triton, name, changed.served, asked)
         except ExportError as error:

@@ -1,10 +1,11 @@
-"""The little of Triton's HTTP protocol that publishing needs: readiness, repository control, binary inference."""
+"""The little of Triton's protocols that publishing needs: readiness, repository control, binary inference."""
 
 from __future__ import annotations
 
+import base64
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,8 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from export.errors import ExportError
+from export.serving.address import parse
 
 Array = npt.NDArray[np.generic]
+# Triton's HTTP front end refuses larger bodies unless told otherwise; gRPC's bound is protobuf's, less a configuration.
+_BODY_LIMIT = 64 * 1024 * 1024
+_MESSAGE_LIMIT = 2**31 - 2**20
 _LENGTH = "Inference-Header-Content-Length"
 _TO_TRITON = {
     "bool": "BOOL",
@@ -30,10 +35,24 @@ class TritonError(ExportError):
 
 
 class Triton:
-    """A running Triton at `url`. Every call ends within `timeout_s`."""
+    """A running Triton. Every call ends within `timeout_s`.
 
-    def __init__(self, url: str, timeout_s: float = 120.0) -> None:
-        self.url = url if "://" in url else f"http://{url}"
+    Args:
+        address: its URL; with `,grpc_port=N` behind it models are loaded and unloaded over gRPC. Over HTTP, Triton
+            makes nearly all its other requests wait until a load is done, which matters where it serves others too.
+        timeout_s: for each call.
+
+    Attributes:
+        url: the URL alone.
+
+    Raises:
+        UsageError: `address` is not one.
+    """
+
+    def __init__(self, address: str, timeout_s: float = 120.0) -> None:
+        self.url, control = parse(address)
+        self._timeout_s = timeout_s
+        self._grpc = _grpc_client(control, self.url.startswith("https://")) if control else None
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -43,14 +62,36 @@ class Triton:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._http.close()
+        if self._grpc is not None:
+            self._grpc.close()
 
-    def load(self, name: str, parameters: dict[str, Any] | None = None) -> None:
-        """Load or reload a model; `parameters` may carry a configuration and files in place of the repository's."""
+    def load(self, name: str, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+        """Load or reload a model.
+
+        Args:
+            name: of the model.
+            config: as JSON, in place of the repository's.
+            files: content by `VERSION/NAME`, in place of the repository's; needs `config`.
+        """
+        sent = {f"file:{place}": content for place, content in (files or {}).items()}
+        if self._grpc is not None:
+            self._order(self._grpc.load_model, name, config=config, files=sent or None)
+            return
+        parameters = {place: base64.b64encode(content).decode() for place, content in sent.items()}
+        parameters |= {"config": config} if config is not None else {}
         self._json("POST", f"/v2/repository/models/{name}/load", {"parameters": parameters} if parameters else {})
 
     def unload(self, name: str) -> None:
         """Unload all versions of a model."""
+        if self._grpc is not None:
+            self._order(self._grpc.unload_model, name)
+            return
         self._json("POST", f"/v2/repository/models/{name}/unload", {})
+
+    @property
+    def load_limit(self) -> int:
+        """Most bytes of files that one load can carry."""
+        return _MESSAGE_LIMIT if self._grpc is not None else _BODY_LIMIT * 3 // 4
 
     def states(self, name: str) -> dict[int, tuple[str, str]]:
         """Version -> (state, reason) of a model, from the repository index."""
@@ -116,6 +157,14 @@ class Triton:
             position += size
         return outputs
 
+    def _order(self, call: Any, name: str, **options: Any) -> None:
+        from tritonclient.utils import InferenceServerException  # noqa: PLC0415 - see _grpc_client
+
+        try:
+            call(name, client_timeout=self._timeout_s, **options)
+        except InferenceServerException as error:
+            raise TritonError(f"{self.url}, gRPC: {error.message()}") from error
+
     def _json(self, method: str, path: str, body: Any = None) -> Any:
         response = self._request(method, path, json=body) if body is not None else self._request(method, path)
         return response.json() if response.content else {}
@@ -132,6 +181,14 @@ class Triton:
                 message = response.text[:300]
             raise TritonError(f"{self.url}{path}: {response.status_code} {message}")
         return response
+
+
+def _grpc_client(address: str, tls: bool) -> Any:
+    """A client for the gRPC port; the library is large, so it comes in only where it is wanted."""
+    from tritonclient.grpc import InferenceServerClient  # noqa: PLC0415
+
+    options = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1)]
+    return InferenceServerClient(address, ssl=tls, channel_args=options)
 
 
 def numpy_type(datatype: str) -> str:

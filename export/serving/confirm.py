@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.generic]
 READY_S = 60.0
-# Triton's HTTP front end refuses larger bodies unless told otherwise.
-_BODY_LIMIT = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +94,12 @@ def _row(entry: Mapping[str, Any], record: Manifest | None) -> Array:
 def lend(triton: Triton, name: str, config_text: str, model: Path) -> None:
     """Load a model into a running Triton under `name` from bytes in the request, touching no repository."""
     size = model.stat().st_size
-    if size * 4 // 3 > _BODY_LIMIT:
+    if size > triton.load_limit:
         raise ExportError(f"{size // 2**20} MiB do not fit into a load request; use --serve-check local, or off")
     message: Any = proto.from_text(config_text, "config.pbtxt")
     message.name = name
-    content = base64.b64encode(model.read_bytes()).decode()
-    triton.load(
-        name, {"config": json.dumps(proto.to_dict(message)), f"file:1/{message.default_model_filename}": content}
-    )
+    files = {f"1/{message.default_model_filename}": model.read_bytes()}
+    triton.load(name, json.dumps(proto.to_dict(message)), files)
 
 
 def _as_sent(values: Array) -> Array:

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import importlib.metadata
-import importlib.util
-import sys
 from typing import Any
 
 from export.errors import ExportError
 
-_MODULE = "export._triton_model_config_pb2"
 
-
-@functools.cache
 def module() -> Any:
-    """The generated module. Loaded by file: tritonclient.grpc would import grpcio, which nothing here uses."""
-    try:
-        path = importlib.metadata.distribution("tritonclient").locate_file("tritonclient/grpc/model_config_pb2.py")
-    except importlib.metadata.PackageNotFoundError:
-        raise ExportError(
-            "config.pbtxt is checked against tritonclient's protocol, which is not installed: pip install tritonclient"
-        ) from None
-    spec = importlib.util.spec_from_file_location(_MODULE, str(path))
-    if spec is None or spec.loader is None:
-        raise ExportError(f"tritonclient has no readable {path}")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[_MODULE] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
+    """The generated module; it comes in late because its package is large."""
+    return importlib.import_module("tritonclient.grpc.model_config_pb2")
 
 
 def _protobuf(name: str) -> Any:

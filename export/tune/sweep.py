@@ -82,7 +82,7 @@ def run(
         inputs = _request(present)
 
         def trial(candidate: Candidate) -> Trial:
-            triton.load(name, {"config": json.dumps(applied(present, candidate))})
+            triton.load(name, json.dumps(applied(present, candidate)))
             triton.await_state(name, version, confirm.READY_S)
             return measure(triton.url, name, version, inputs, candidate, concurrency=concurrency, seconds=seconds)
 
@@ -96,7 +96,7 @@ def run(
             raise TuneError(f"{name}: {error}") from error
         finally:
             # A load without a configuration keeps the last one that was given, as long as no file has changed.
-            triton.load(name, {"config": json.dumps(present)})
+            triton.load(name, json.dumps(present))
     chosen, reason = choose(fastest, measured, p99_ms)
     return Found(
         model=name,

@@ -18,6 +18,8 @@ class Backend:
         weight: relative capacity; in-flight counts are divided by it when balancing.
         metrics_port: Triton's metrics port; with it, requests that wait inside Triton count as load when balancing, and
             shadows pause while they pile up. 0 reads no metrics.
+        grpc_port: Triton's gRPC port on the same host; models are loaded and unloaded over it, with TLS where the url
+            has it. 0 does that over HTTP, and most requests to this backend wait until a load is done.
         dns: every address that the url's name has is a backend of its own, and the name is looked up again and again.
     """
 
@@ -27,6 +29,7 @@ class Backend:
     weight: Annotated[float, Gt(0), Le(1000)] = 1.0
     dns: bool = False
     metrics_port: Annotated[int, Ge(0), Le(65535)] = 0
+    grpc_port: Annotated[int, Ge(0), Le(65535)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

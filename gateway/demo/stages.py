@@ -43,12 +43,13 @@ def start_triton(scene: Scene) -> None:
     free = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     log = ["--log-file", str(scene.log("tritonserver"))]
     facts = scene.serve("triton", "--repository", str(scene.repository), *free, *log, "-o", "json")
-    scene.urls |= {"triton": facts["http"], "triton_metrics": facts["metrics"]}
+    scene.urls |= {"triton": facts["http"], "triton_grpc": facts["grpc"], "triton_metrics": facts["metrics"]}
 
 
 def start_gateway(scene: Scene) -> None:
     """Starts the gateway with two workers in front of it."""
-    addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--pool", scene.urls["triton"]]
+    pool = f"{scene.urls['triton']},grpc_port={scene.urls['triton_grpc'].rpartition(':')[2]}"
+    addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--pool", pool]
     state = ["--state-dir", str(scene.directory / "state")]
     facts = scene.serve("serve", "--workers", "2", *addresses, *state, "-o", "json")
     admin = facts["admin_url"]

@@ -100,6 +100,11 @@ class LocalTriton:
         return self._address("grpc")
 
     @property
+    def grpc_port(self) -> int:
+        """Port of the gRPC service."""
+        return self._ports["grpc"]
+
+    @property
     def metrics_url(self) -> str:
         """URL of the Prometheus metrics."""
         return f"http://{self._address('metrics')}/metrics"

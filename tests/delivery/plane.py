@@ -90,10 +90,10 @@ def report(variants: list[VariantCounts]) -> WorkerReport:
 
 
 @contextlib.asynccontextmanager
-async def plane(place: Path, url: str, **delivery: Any) -> AsyncIterator[Plane]:
+async def plane(place: Path, url: str, *, grpc_port: int = 0, **delivery: Any) -> AsyncIterator[Plane]:
     """Everything, with route `r` on the backend at `url`; settings of delivery as keywords."""
     clock, ledger = Clock(), Ledger()
-    pools = (Pool(name="default", backends=(Backend(url=url),)),)
+    pools = (Pool(name="default", backends=(Backend(url=url, grpc_port=grpc_port),)),)
     variants = (Variant(name="old", model="m", version="1", weight=100.0), Variant(name="new", model="m", version="2"))
     config = msgspec.convert({"state_dir": str(place), "delivery": delivery}, Config)
     store = Store("", place)

@@ -199,7 +199,16 @@ def gateway(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with LocalTriton(repository, log_file=place / "triton.log", exit_timeout_s=1) as triton:
         settings = {"workers": 2, "listen": {"port": 0}, "admin": {"port": 0}}
         (place / "sluice.yaml").write_text(yaml.safe_dump({**settings, "state_dir": str(place / "state")}))
-        options = ["--config", "sluice.yaml", "--routes", "routes.yaml", "--pool", triton.http_url, "-o", "json"]
+        options = [
+            "--config",
+            "sluice.yaml",
+            "--routes",
+            "routes.yaml",
+            "--pool",
+            f"{triton.http_url},grpc_port={triton.grpc_port}",
+            "-o",
+            "json",
+        ]
         with (place / "log").open("wb") as log:
             command = [sys.executable, "-m", "gateway.cli", "serve", *options]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=place)

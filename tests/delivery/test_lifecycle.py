@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.controlplane.delivery.model_control import ModelControl
 from gateway.controlplane.delivery.repository import Repository
 from tests.delivery.triton_double import Call, TritonDouble
 
@@ -47,7 +48,7 @@ def together(*orders: Callable[[Repository], Awaitable[Any]]) -> list[Any]:
 
     async def give() -> list[Any]:
         async with httpx.AsyncClient(trust_env=False) as client:
-            repository = Repository(client)
+            repository = Repository(client, ModelControl(tuple))
             return await asyncio.gather(*(order(repository) for order in orders))
 
     return asyncio.run(give())

@@ -25,14 +25,17 @@ from gateway.localtriton import wheel
 from tests.export.conftest import Exporter
 
 
+@pytest.mark.parametrize("over", ["gRPC", "HTTP"])
 def test_lent_checked_published_and_loaded(
-    tmp_path: Path, export_into: Exporter, start_triton: Callable[..., Any]
+    tmp_path: Path, export_into: Exporter, start_triton: Callable[..., Any], over: str
 ) -> None:
     """With a running Triton, a version is checked there under another name, published, promoted, loaded and asked."""
     repo = tmp_path / "repo"
     export_into(repo, "tests.export.broken:healthy", "live")
-    url = start_triton(repo).http_url
-    result = export_into(repo, "tests.export.broken:other", "live", promote=True, serve_check=url, triton=url)
+    server = start_triton(repo)
+    url = server.http_url
+    address = f"{url},grpc_port={server.grpc_port}" if over == "gRPC" else url
+    result = export_into(repo, "tests.export.broken:other", "live", promote=True, serve_check=address, triton=address)
     steps = {report.step: report.status for report in result.reports}
     assert (steps["serve-check"], steps["reload"]) == ("ok", "ok")
     with Triton(url) as triton:
@@ -79,7 +82,8 @@ def test_promotion_and_rollback_are_confirmed_or_undone(
     export_into(repo, "export.zoo.shapes:mixed", "live", max_batch=4)
     export_into(repo, "export.zoo.shapes:mixed", "live", max_batch=4, precision="fp16")
     elsewhere.mkdir()
-    url, other = start_triton(repo).http_url, start_triton(elsewhere).http_url
+    server, other = start_triton(repo), start_triton(elsewhere).http_url
+    url = server.http_url
     config = repo / "live" / "config.pbtxt"
     before = config.read_text()
 
@@ -90,16 +94,24 @@ def test_promotion_and_rollback_are_confirmed_or_undone(
     def call(*arguments: str) -> Result:
         return CliRunner().invoke(app, [*arguments, "--repo", str(repo), "-o", "json"])
 
-    for stranger in (other, "http://127.0.0.1:9"):
+    for stranger in (other, "http://127.0.0.1:9", f"{url},grpc_port=9"):
         refused = call("promote", "live", "2", "--triton", stranger)
         assert refused.exit_code == 30
         assert "the earlier policy was restored" in " ".join(refused.stderr.split())
         assert config.read_text() == before
     assert (call("promote", "live", "2", "--triton", url, "--dry-run").exit_code, ready()) == (0, {1})
-    for arguments, served in ((["promote", "live", "2", "--alone"], {2}), (["rollback", "live"], {1})):
-        done = call(*arguments, "--triton", url)
+    for wrong in (f"{url},grpc=8001", f"{url},grpc_port=x", f"{url},grpc_port=70000", f"{url},", "http://"):
+        refused = call("promote", "live", "2", "--triton", wrong)
+        assert (refused.exit_code, config.read_text()) == (2, before)
+        assert "URL,grpc_port=N" in refused.stderr.replace("\n", "")
+    by_grpc = f"{url},grpc_port={server.grpc_port}"
+    for arguments, address, served in (
+        (["promote", "live", "2", "--alone"], url, {2}),
+        (["rollback", "live"], by_grpc, {1}),
+    ):
+        done = call(*arguments, "--triton", address)
         assert done.exit_code == 0, done.output
-        assert json.loads(done.stdout)["verified"] == url
+        assert json.loads(done.stdout)["verified"] == address
         assert ready() == served
 
 

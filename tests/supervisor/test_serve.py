@@ -188,6 +188,10 @@ def test_a_worker_is_small(served: Served, sluice: Any) -> None:
         assert not any(name in maps for name in ("pydantic", "sqlalchemy", "numpy"))
 
 
+SURE = """
+pools:
+  - {name: default, tls: {verify: false}, backends: [{url: "https://a:1", grpc_port: 2}]}
+"""
 _MISSING = ROUTES.replace("model: add_sub, version: 1", "model: add_sub, version: 7")
 
 
@@ -219,6 +223,11 @@ _MISSING = ROUTES.replace("model: add_sub, version: 1", "model: add_sub, version
         (["get", "everything"], None, ExitCode.USAGE, "is not one of"),
         (["aply"], None, ExitCode.USAGE, "Did you mean 'apply'?"),
         (["serve", "--pool", "localhost:8000", "--dry-run"], None, ExitCode.CONFIG, "must start with http://"),
+        (["serve", "--pool", "http://a:1,grpc=2", "--dry-run"], None, ExitCode.CONFIG, "grpc: unknown key"),
+        (["serve", "--pool", "http://a:1,grpc_port=x", "--dry-run"], None, ExitCode.CONFIG, "grpc_port: must be"),
+        (["serve", "--pool", "http://a:1,weight=2,weight=3", "--dry-run"], None, ExitCode.CONFIG, "each key once"),
+        (["serve", "--pool", "http://a:1,", "--dry-run"], None, ExitCode.CONFIG, "must be URL[,KEY=VALUE...]"),
+        (["serve", "--config"], SURE, ExitCode.CONFIG, "pools[0].backends[0].grpc_port: gRPC checks the certificate"),
         (["serve", "--listen", "1.2.3.4", "--dry-run"], None, ExitCode.CONFIG, "must be HOST:PORT"),
         (["serve", "--admin", "0.0.0.0:9000", "--dry-run"], None, ExitCode.CONFIG, "set admin.token_file"),
         (["serve", "--listen", "203.0.113.1:0"], None, ExitCode.RESOURCE, "is not an address of this machine"),

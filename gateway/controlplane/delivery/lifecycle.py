@@ -5,7 +5,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.controlplane.delivery.repository import BusyError, RefusedError, Repository, UnavailableError
+from gateway.controlplane.delivery.backend_errors import BusyError, RefusedError, UnavailableError
+from gateway.controlplane.delivery.repository import Repository
 from gateway.core.pool import Pool
 from gateway.core.route import Route, Variant
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.controlplane.control import Control
-from gateway.controlplane.delivery.repository import RefusedError, Repository, UnavailableError
+from gateway.controlplane.delivery.backend_errors import RefusedError, UnavailableError
+from gateway.controlplane.delivery.repository import Repository
 from gateway.core.route import Route
 from gateway.telemetry.logs import logger
 

@@ -1,4 +1,6 @@
-"""One backend's model repository: load, unload and warm up single versions through Triton's HTTP API.
+"""One backend's model repository: load, unload and warm up single versions.
+
+Orders go over gRPC where the backend has it (see `model_control`), questions and all else over HTTP.
 
 Triton loads and unloads whole models (server issue 4638). A single version is added or taken by loading the model
 again with its own configuration and another `version_policy`: versions that stay keep running and keep their counts
@@ -13,24 +15,16 @@ from typing import Any
 
 import httpx
 
+from gateway.controlplane.delivery.backend_errors import BusyError, RefusedError, UnavailableError
+from gateway.controlplane.delivery.model_control import ModelControl, Verb
 from gateway.controlplane.fleet import TIMEOUT_S
+from gateway.telemetry.logs import logger
 
 _LOAD_S = 600.0
 _WARM_S = 30.0
 _WARM_REQUESTS = 3
 _ZEROS: dict[str, Any] = {"BOOL": False, "BYTES": ""}
-
-
-class RefusedError(Exception):
-    """The backend understood and said no; trying again will not help."""
-
-
-class UnavailableError(Exception):
-    """The backend did not answer, or not now; trying again may help."""
-
-
-class BusyError(UnavailableError):
-    """The backend is still at something long, such as a load that was given up; it comes to an end by itself."""
+_log = logger("delivery")
 
 
 class Repository:
@@ -38,10 +32,12 @@ class Repository:
 
     Args:
         client: shared HTTP client.
+        control: takes orders over gRPC.
     """
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, control: ModelControl) -> None:
         self._client = client
+        self._control = control
         self._flights: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def has(self, url: str, model: str, version: str) -> bool:
@@ -110,10 +106,17 @@ class Repository:
     async def _choose(self, url: str, model: str, versions: list[str]) -> None:
         config = (await self._call("GET", url, f"/v2/models/{model}/config")).json()
         config["version_policy"] = {"specific": {"versions": [int(version) for version in versions]}}
-        await self._order(url, model, "load", {"parameters": {"config": json.dumps(config)}})
+        await self._order(url, model, "load", json.dumps(config))
 
-    async def _order(self, url: str, model: str, verb: str, body: dict[str, Any] | None = None) -> None:
-        await self._call("POST", url, f"/v2/repository/models/{model}/{verb}", body or {}, timeout_s=_LOAD_S)
+    async def _order(self, url: str, model: str, verb: Verb, config: str | None = None) -> None:
+        if await self._control.order(url, model, verb, config, _LOAD_S):
+            return
+        _log.warning(
+            "without grpc_port most requests to this backend wait until the order is done",
+            backend=url, model=model, order=verb,
+        )  # fmt: skip
+        body = {"parameters": {"config": config}} if config else {}
+        await self._call("POST", url, f"/v2/repository/models/{model}/{verb}", body, timeout_s=_LOAD_S)
 
     async def _call(
         self,
@@ -127,7 +130,7 @@ class Repository:
     ) -> httpx.Response:
         try:
             answer = await self._client.request(method, url + path, json=body, timeout=timeout_s)
-        except httpx.ReadTimeout as error:  # while it loads a model, Triton answers nothing about its repository
+        except httpx.ReadTimeout as error:  # a load over HTTP keeps Triton from answering
             raise BusyError(f"{url}: no answer within {timeout_s:g} s") from error
         except httpx.HTTPError as error:
             raise UnavailableError(f"{url}: {error or type(error).__name__}") from error

@@ -15,6 +15,7 @@ from gateway.controlplane.delivery.effects import Effects
 from gateway.controlplane.delivery.feedback import JoinWindow
 from gateway.controlplane.delivery.lifecycle import Lifecycle
 from gateway.controlplane.delivery.mend import Mender
+from gateway.controlplane.delivery.model_control import ModelControl
 from gateway.controlplane.delivery.repository import Repository
 from gateway.controlplane.delivery.rollout_store import RolloutStore
 from gateway.controlplane.delivery.rollouts import Rollouts
@@ -115,7 +116,7 @@ def build(
 ) -> Delivery:
     """Everything, with nothing started."""
     settings = config.delivery
-    repository = Repository(client)
+    repository = Repository(client, ModelControl(lambda: control.current.pools))
     outbox = Outbox(control, client, settings.webhooks, clock)
     lifecycle = Lifecycle(repository)
     effects = Effects(control, lifecycle, outbox, client, clock)
