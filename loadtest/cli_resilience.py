@@ -16,7 +16,7 @@ import typer
 from loadtest import machine, objectives, results, servers
 from loadtest.cli_output import Format, OutputOption, err, errors, out, print_json
 from loadtest.errors import UsageError
-from loadtest.resilience import figures, kill, markdown, overload, replica, restarts, shadow, slow
+from loadtest.resilience import figures, kill, loads, markdown, overload, replica, restarts, shadow, slow
 from loadtest.resilience.figures import Figure, Place, Resilience, Settings
 
 
@@ -28,6 +28,7 @@ class Name(StrEnum):
     SHADOW = "shadow"
     REPLICA = "replica"
     KILL = "kill"
+    LOADS = "loads"
     RESTARTS = "restarts"
     IDLE_CLIENTS = "idle-clients"
 
@@ -38,6 +39,7 @@ _FIGURES: Final[dict[Name, Callable[[Settings, Place], Figure]]] = {
     Name.SHADOW: shadow.shadow,
     Name.REPLICA: replica.replica,
     Name.KILL: kill.kill,
+    Name.LOADS: loads.loads,
     Name.RESTARTS: restarts.restarts,
     Name.IDLE_CLIENTS: slow.idle_clients,
 }

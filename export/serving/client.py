@@ -38,8 +38,8 @@ class Triton:
     """A running Triton. Every call ends within `timeout_s`.
 
     Args:
-        address: its URL; with `,grpc_port=N` behind it models are loaded and unloaded over gRPC. Over HTTP, Triton
-            makes nearly all its other requests wait until a load is done, which matters where it serves others too.
+        address: its URL; with `,grpc_port=N` behind it models are loaded and unloaded over gRPC. Over HTTP,
+            requests on most of Triton's connections wait until a load is done, which matters where it has other users.
         timeout_s: for each call.
 
     Attributes:

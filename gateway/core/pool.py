@@ -19,7 +19,7 @@ class Backend:
         metrics_port: Triton's metrics port; with it, requests that wait inside Triton count as load when balancing, and
             shadows pause while they pile up. 0 reads no metrics.
         grpc_port: Triton's gRPC port on the same host; models are loaded and unloaded over it, with TLS where the url
-            has it. 0 does that over HTTP, and most requests to this backend wait until a load is done.
+            has it. 0 does that over HTTP, where requests on most of Triton's connections wait until a load is done.
         dns: every address that the url's name has is a backend of its own, and the name is looked up again and again.
     """
 

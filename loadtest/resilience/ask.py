@@ -13,7 +13,7 @@ def fetch(url: str, method: str = "GET", within_s: float = 10.0) -> tuple[int, b
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=within_s)
     try:
-        connection.request(method, parts.path)
+        connection.request(method, parts.path + (f"?{parts.query}" if parts.query else ""))
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException):

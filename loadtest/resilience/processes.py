@@ -91,6 +91,7 @@ class Triton:
     """A real Triton that serves the model `m`."""
 
     url: str
+    grpc_port: int
     pid: int
     process: "subprocess.Popen[bytes]"
 
@@ -103,6 +104,14 @@ def repository(folder: Path) -> Path:
     (version / "model.py").write_text(_MODEL.read_text(encoding="utf-8"), encoding="utf-8")
     (root / "m" / "config.pbtxt").write_text(_MODEL_CONFIG, encoding="utf-8")
     return root
+
+
+def slow_version(folder: Path, seconds: float) -> None:
+    """Adds version 2 of `m`, which takes so long to load; what runs already does not load it by itself."""
+    version = folder / "repository" / "m" / "2"
+    version.mkdir()
+    slow = f"\n    def initialize(self, args: dict[str, str]) -> None:\n        time.sleep({seconds!r})\n"
+    (version / "model.py").write_text(_MODEL.read_text(encoding="utf-8") + slow, encoding="utf-8")
 
 
 @contextmanager
@@ -142,7 +151,7 @@ def _begin_triton(folder: Path, root: Path, port: int, number: int) -> "subproce
 
 def _ready_triton(process: "subprocess.Popen[bytes]", what: str) -> Triton:
     facts: dict[str, Any] = json.loads(servers.first_line(process, what))
-    return Triton(facts["http"], facts["pid"], process)
+    return Triton(facts["http"], int(facts["grpc"].rpartition(":")[2]), facts["pid"], process)
 
 
 def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> None:

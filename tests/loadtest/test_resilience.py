@@ -12,7 +12,7 @@ import pytest
 
 from loadtest import servers
 from loadtest.errors import BrokenRunError
-from loadtest.resilience import ask, crossover, figures, gateway, load, markdown, overload, processes, replica
+from loadtest.resilience import ask, crossover, figures, gateway, load, loads, markdown, overload, processes, replica
 from loadtest.resilience.backend import Mode
 from loadtest.resilience.figures import Figure, Place, Resilience, Settings
 from loadtest.resilience.load import Outcome
@@ -142,6 +142,20 @@ def test_a_failing_replica_is_seen_to_go_and_to_return(tmp_path: Path) -> None:
         assert 0 < row[2] < 100
         assert all(value is not None for value in row)
     assert len(figure.targets) == 2
+
+
+def test_both_ways_to_load_are_shown_and_one_is_judged(tmp_path: Path) -> None:
+    """Each arm's loads take as long as the version sleeps, each time anew, and requests come meanwhile."""
+    with ExitStack() as stack:
+        figure = loads.loads(Settings(rounds=2, seconds=0.5), Place(tmp_path, stack, lambda _: None))
+    found = {row[0]: dict(zip(figure.columns, row, strict=True)) for row in figure.rows}
+    assert found.keys() == {"gRPC", "HTTP"}
+    for row in found.values():
+        assert row["loads"] == 2
+        assert float(str(row["s each"])) >= 0.5
+        assert int(str(row["requests"])) > 20
+        assert int(str(row["waited"])) + int(str(row["failed"])) <= int(str(row["requests"]))
+    assert all(target.objective.startswith("gRPC") for target in figure.targets)
 
 
 def test_the_page_has_every_target_and_no_path() -> None:

@@ -9,7 +9,9 @@ from gateway.controlplane.delivery.backend_errors import BusyError, RefusedError
 from gateway.controlplane.delivery.repository import Repository
 from gateway.core.pool import Pool
 from gateway.core.route import Route, Variant
+from gateway.telemetry.logs import logger
 
+_log = logger("delivery")
 _RETRY_S = (0.2, 0.5, 1.0, 2.0)
 Order = Callable[[str], Awaitable[str]]
 
@@ -120,12 +122,14 @@ class Lifecycle:
 
 
 async def _insist(url: str, order: Order) -> str:
-    """One backend, asked until it answers."""
-    attempt = 0
+    """One backend, asked until it answers; each reason why not is logged when it is new."""
+    attempt, known = 0, ""
     while True:
         try:
             return await order(url)
-        except UnavailableError:
+        except UnavailableError as error:
+            if known != (known := str(error)):
+                _log.warning("a backend does not take an order, and is asked again", backend=url, reason=known)
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
             attempt += 1
 

@@ -1,8 +1,8 @@
 """Triton's model control over gRPC, beside the traffic.
 
-Over HTTP a load keeps one of Triton's HTTP threads to its end, and every request on the thread's connections waits for
-it; Triton gives most connections to one thread (server issues 8958 and 8635; with 2.51.0, 61 of 64 connections waited
-out a load of 4 s, and none when the same load came over gRPC). gRPC has threads of its own.
+Over HTTP a load keeps one of Triton's HTTP threads to its end, and the next request on each connection of that thread
+waits for it; Triton gives most connections to one thread (server issues 8958 and 8635; on 2.51.0, 61 of 64 connections
+waited out a load of 4 s, and none when the same load came over gRPC, which has threads of its own).
 """
 
 import asyncio

@@ -112,7 +112,7 @@ class Repository:
         if await self._control.order(url, model, verb, config, _LOAD_S):
             return
         _log.warning(
-            "without grpc_port most requests to this backend wait until the order is done",
+            "without grpc_port requests on most connections to this backend wait until the order is done",
             backend=url, model=model, order=verb,
         )  # fmt: skip
         body = {"parameters": {"config": config}} if config else {}
