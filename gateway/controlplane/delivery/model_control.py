@@ -6,6 +6,7 @@ waited out a load of 4 s, and none when the same load came over gRPC, which has 
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ def _service(url: str, pools: Sequence[Pool]) -> _Service | None:
 
 def _prepare(service: _Service) -> dict[str, Any]:
     """What a client of this service is made with; reads files, and the first time imports a large library."""
+    # Errors are raised as well; lines of its own would stand between those of our log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc  # noqa: PLC0415
     import tritonclient.grpc.aio  # noqa: F401, PLC0415
 
