@@ -111,10 +111,9 @@ class Repository:
     async def _order(self, url: str, model: str, verb: Verb, config: str | None = None) -> None:
         if await self._control.order(url, model, verb, config, _LOAD_S):
             return
-        _log.warning(
-            "without grpc_port requests on most connections to this backend wait until the order is done",
-            backend=url, model=model, order=verb,
-        )  # fmt: skip
+        if verb == "load":
+            what = "without grpc_port requests on most connections to this backend wait until the load is done"
+            _log.warning(what, backend=url, model=model)
         body = {"parameters": {"config": config}} if config else {}
         await self._call("POST", url, f"/v2/repository/models/{model}/{verb}", body, timeout_s=_LOAD_S)
 
