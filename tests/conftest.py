@@ -1,6 +1,5 @@
 """Fixtures that every part's tests may use: a real Triton."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +12,6 @@ from gateway.localtriton.server import LocalTriton
 from tests.triton import zoo
 
 StartTriton = Callable[..., LocalTriton]
-
-# Starting a Triton forks; gRPC's handlers for that, wanted only where gRPC is used after it, trip over its own pollers.
-os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 
 @pytest.fixture(autouse=True)

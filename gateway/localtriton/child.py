@@ -1,17 +1,29 @@
 """Child processes that do not outlive the program that started them."""
 
-import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _POLL_S = 0.02
+# A program that ties itself to its parent and then becomes the one that is wanted. Done between fork and exec, as
+# subprocess's preexec_fn, it would run handlers of whatever libraries are loaded around the fork, and a signal that
+# arrives meanwhile, such as the SIGTERM that should end us, is lost in them.
+_TIE = """
+import ctypes, os, sys
+number, parent, *argv = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, int(number), 0, 0, 0)  # PR_SET_PDEATHSIG of linux/prctl.h
+if os.getppid() != int(parent):  # it died before prctl: then no signal will ever come
+    sys.exit(1)
+try:
+    os.execvp(argv[0], argv)
+except OSError as error:
+    sys.exit(f"cannot run {argv[0]}: {error.strerror}")
+"""
 
 
 def spawn(
@@ -34,24 +46,16 @@ def spawn(
         death_signal: what the child gets when its parent dies; None lets it live on.
         errors: where standard error goes; with the output unless said otherwise.
     """
-    parent = os.getpid()
-
-    def tie() -> None:
-        if death_signal is None:
-            return
-        _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-        # The parent may have died between fork and prctl: then no signal will ever come.
-        if os.getppid() != parent:
-            os._exit(1)
-
+    tied: list[str | Path] = []
+    if death_signal is not None:
+        tied = [sys.executable, "-I", "-S", "-c", _TIE, str(int(death_signal)), str(os.getpid())]
     return subprocess.Popen(
-        [str(arg) for arg in argv],
+        [str(arg) for arg in (*tied, *argv)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=errors,
         env=dict(env),
         start_new_session=True,
-        preexec_fn=tie,  # noqa: PLW1509 - one prctl call on a library that is loaded already; nothing here takes a lock
     )
 
 

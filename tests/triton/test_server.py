@@ -17,7 +17,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from gateway.errors import ConfigError, ExitCode, ResourceError, UnreachableError
-from gateway.localtriton import backends, logs, ports, wheel
+from gateway.localtriton import backends, child, logs, ports, wheel
 from gateway.localtriton.errors import TritonDiedError
 from gateway.localtriton.server import LocalTriton
 from tests.conftest import StartTriton
@@ -321,3 +321,25 @@ def test_the_command_explains_itself_without_a_traceback(repository: Path, tmp_p
     assert usage.returncode == ExitCode.USAGE
     for result in (missing, busy, usage):
         assert "Traceback" not in result.stderr
+
+
+def test_starting_a_program_runs_no_fork_handlers() -> None:
+    """They would swallow a SIGTERM that arrives just then: the exception it raises is lost in a handler."""
+    script = (
+        "import os, signal, subprocess\n"
+        "from gateway.localtriton.child import spawn\n"
+        "os.register_at_fork(before=lambda: print('before'), after_in_parent=lambda: print('after'))\n"
+        "process = spawn(['true'], output=subprocess.DEVNULL, env=os.environ, death_signal=signal.SIGTERM)\n"
+        "print('status', process.wait(20))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout == "status 0\n"
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    """Its own output says which, and why it did not run."""
+    program = tmp_path / "nowhere"
+    with (tmp_path / "log").open("wb") as log:
+        process = child.spawn([program], output=log, env=os.environ, death_signal=signal.SIGTERM)
+        assert process.wait(20) == 1
+    assert (tmp_path / "log").read_text() == f"cannot run {program}: No such file or directory\n"
