@@ -67,7 +67,7 @@ def test_gateway_against_triton_in_one_run(digits_triton: LocalTriton, tmp_path:
     rates = {g.where: g.requests for g in result.groups}
     first, second = rates["arm=gateway,variant=v1"], rates["arm=gateway,variant=v2"]
     share, n = second / (first + second), first + second
-    assert abs(share - 0.3) < 4 * (0.3 * 0.7 / n) ** 0.5
+    assert abs(share - 0.3) < 5 * (0.3 * 0.7 / n) ** 0.5
     assert result.comparison is not None
     assert (result.comparison.a, result.comparison.b) == ("gateway", "direct")
     assert result.comparison.lines[0].ratio is not None
@@ -125,7 +125,7 @@ def test_several_models_in_one_run(triton: LocalTriton) -> None:
     whole, halves, sums = (groups[f"arm=triton{part}"] for part in ("", ",request=halves", ",request=sums"))
     assert whole.errors == 0
     assert halves.requests + sums.requests == whole.requests > 100
-    assert abs(halves.requests / whole.requests - 0.75) < 4 * (0.75 * 0.25 / whole.requests) ** 0.5
+    assert abs(halves.requests / whole.requests - 0.75) < 5 * (0.75 * 0.25 / whole.requests) ** 0.5
     assert halves.items_per_s == pytest.approx(4 * halves.rate_per_s)
     assert sums.items_per_s == pytest.approx(sums.rate_per_s)
     assert result.verdict == "pass"

@@ -368,3 +368,12 @@ def backends(*names: str) -> Iterator[list[Backend]]:
     with contextlib.ExitStack() as stack:
         make: Callable[[str], Backend] = Backend
         yield [stack.enter_context(make(name)) for name in names]
+
+
+def until_asked(backend: Backend) -> Iterator[int]:
+    """Numbers for requests, eight at least, until chance has picked this backend for one; AssertionError after 100."""
+    for number in range(100):
+        yield number
+        if number >= 7 and backend.seen:
+            return
+    raise AssertionError(f"none of 100 requests was sent to backend {backend.name}")
