@@ -79,7 +79,8 @@ class Probe:
         unhealthy_after: consecutive failures that take it out.
         inference: also send this request with every probe, which must be answered with 200.
         models_interval_s: time between two questions to every backend whether it has the models of the pool's
-            variants ready; requests go to those that have. 0 asks only once, for the models' configurations.
+            variants ready; requests go to those that have, and to none that has answered otherwise since. 0 asks only
+            once, for the models' configurations.
     """
 
     __pydantic_config__: ClassVar = STRICT

@@ -17,6 +17,7 @@ class Answer(Enum):
 _ELSEWHERE_503 = (b"Server exiting", b"Server not ready", b"not at ready state", b"Server is stopping")
 _ELSEWHERE_400 = (b"unknown model", b"is not found", b"has no available versions")
 _WELL_503 = (b"Exceeds maximum queue size", b"Request timeout expired", b"not at ready state")
+_LACKS = (b"Request for unknown model", b"not at ready state")
 _CLIENTS_500 = (b"failed to parse the request JSON buffer", b"Unable to parse '")
 _LOOK = 4096
 _SHARE = 0.2
@@ -42,6 +43,14 @@ def blames_backend(status: int, body: bytes) -> bool:
     if status < 500 or status == 501 or blames_client(status, body):
         return False
     return status != 503 or not any(text in body[:_LOOK] for text in _WELL_503)
+
+
+def lacks_model(body: bytes) -> bool:
+    """Whether an error answer says that its backend does not have the model.
+
+    It comes at once, so that balancing by load would prefer that backend to those that work.
+    """
+    return any(text in body[:_LOOK] for text in _LACKS)
 
 
 def classify(status: int, body: bytes, alternatives: int) -> Answer:

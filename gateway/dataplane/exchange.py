@@ -124,9 +124,12 @@ class Exchange(Attempts):
             return
         if status >= 400:
             alternatives = len(self._variant.pool.available) - 1
-            if classify(status, body, alternatives) is Answer.ELSEWHERE and self._may_retry(None):
-                self._retry()
-                return
+            if classify(status, body, alternatives) is Answer.ELSEWHERE:
+                if self._backend is not None and self._hedge is None:
+                    self._variant.failed_at(self._backend, body)
+                if self._may_retry(None):
+                    self._retry()
+                    return
             if self._plan.route.config.scrub_errors and b"content-encoding" not in head.fields:
                 body = without_paths(body)
         same = head.content_length == len(body)

@@ -7,6 +7,7 @@ from gateway import errors
 from gateway.core.adaptive import AdaptiveLimit
 from gateway.core.admission import Line
 from gateway.core.pause import Pause
+from gateway.core.retry import lacks_model
 from gateway.core.route import Adaptive, Evidence, Route, RouteTable, Shadow, Variant
 from gateway.core.split import pick, sticky_point, thresholds
 from gateway.dataplane.evidence import Draw, Keys
@@ -100,6 +101,11 @@ class VariantRuntime:
         self.sequences: bool | None = None
         self.lacking: frozenset[BackendRuntime] = frozenset()
         self.sequence_idle_s = 1.0
+
+    def failed_at(self, backend: BackendRuntime, body: bytes) -> None:
+        """Leaves a backend alone that said it lacks the model, until all are asked again; if they ever are."""
+        if self.pool.config.probe.models_interval_s and lacks_model(body):
+            self.lacking |= {backend}
 
 
 class ShadowRuntime:

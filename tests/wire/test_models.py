@@ -1,5 +1,7 @@
 """Requests go to the replicas that have the model."""
 
+import pytest
+
 from gateway.core.pool import InferenceProbe, Probe
 from tests.wire.backend import Backend, Script
 from tests.wire.gateway import Gateway, infer, pool, route, running, until
@@ -30,6 +32,42 @@ def test_a_replica_without_the_model_gets_no_requests() -> None:
         until(lambda: min(served_by(gateway, first, second)) > 0, "both serve again")
         first.has_model = second.has_model = False
         assert sum(served_by(gateway, first, second)) == 30
+        gateway.settle()
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (503, "Request for unknown model: 'model' version 1 is not at ready state"),
+        (400, "Request for unknown model: 'model' is not found"),
+    ],
+)
+def test_a_replica_that_says_it_lacks_the_model_is_left_alone(status: int, text: str) -> None:
+    """It answers at once, so it would draw most requests; after one it gets no more, though nobody asks meanwhile."""
+    probe = Probe(interval_s=0, models_interval_s=3600)
+    with (
+        Backend("a") as first,
+        Backend("b") as second,
+        running((route(),), (pool(first.url, second.url, probe=probe),)) as gateway,
+    ):
+        until(lambda: min(served_by(gateway, first, second)) > 0, "both serve")
+        second.script = Script(status=status, body=f'{{"error":"{text}"}}')
+        until(lambda: served_by(gateway, first, second) == (30, 0), "only the first serves")
+        assert gateway.settle().retries < 10
+
+
+def test_a_replica_that_said_it_lacks_the_model_comes_back() -> None:
+    """The next question finds that it has the model again."""
+    probe = Probe(interval_s=0, models_interval_s=0.5)
+    with (
+        Backend("a") as first,
+        Backend("b") as second,
+        running((route(),), (pool(first.url, second.url, probe=probe),)) as gateway,
+    ):
+        second.script = Script(status=503, body='{"error":"model is not at ready state"}')
+        until(lambda: served_by(gateway, first, second) == (30, 0), "only the first serves")
+        second.script = Script()
+        until(lambda: min(served_by(gateway, first, second)) > 0, "both serve again")
         gateway.settle()
 
 
