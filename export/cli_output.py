@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -28,6 +28,16 @@ class Format(str, Enum):  # noqa: UP042  (typer shows str enums as choices)
 
     table = "table"
     json = "json"
+
+
+RunningTriton = Annotated[
+    str | None,
+    typer.Option(
+        "--triton",
+        metavar="URL[,grpc_port=N]",
+        help="Running Triton that serves this repository: load there and verify.",
+    ),
+]
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from export.cli_output import Format, errors, out, print_json
+from export.cli_output import Format, RunningTriton, errors, out, print_json
 from export.errors import EXIT_CHECK, UsageError
 from export.publish import manifest as manifests
 from export.publish import upkeep
@@ -84,12 +84,7 @@ def promote(
     alone: Annotated[
         bool, typer.Option("--alone", help="Instead of the versions served now, not beside them.")
     ] = False,
-    triton: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL[,grpc_port=N]", help="Running Triton that serves this repository: load there and verify."
-        ),
-    ] = None,
+    triton: RunningTriton = None,
     dry_run: DryRun = False,
     output: Output = Format.table,
 ) -> None:
@@ -103,12 +98,7 @@ def promote(
 def rollback(
     name: Name,
     repo: Repo,
-    triton: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL[,grpc_port=N]", help="Running Triton that serves this repository: load there and verify."
-        ),
-    ] = None,
+    triton: RunningTriton = None,
     dry_run: DryRun = False,
     output: Output = Format.table,
 ) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from export.cli_output import Format, errors, out, print_json, with_progress
+from export.cli_output import Format, RunningTriton, errors, out, print_json, with_progress
 from export.request import ExportRequest
 from export.targets import DEFAULT_TARGET
 
@@ -72,12 +72,7 @@ def run(
         bool, typer.Option("--reconfigure", help="Allow configuration changes that reload all versions.")
     ] = False,
     serve_check: Annotated[str, typer.Option(help="A Triton's URL[,grpc_port=N], local, auto or off.")] = "auto",
-    triton: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL[,grpc_port=N]", help="Running Triton that serves this repository: load there and verify."
-        ),
-    ] = None,
+    triton: RunningTriton = None,
     work: Annotated[
         Path | None, typer.Option(help="Where work in progress is kept (default: beside the repository).")
     ] = None,

@@ -14,10 +14,11 @@ class Answer(Enum):
     ELSEWHERE = auto()  # this replica cannot serve, another may
 
 
-_ELSEWHERE_503 = (b"Server exiting", b"Server not ready", b"not at ready state", b"Server is stopping")
+_NOT_READY = b"not at ready state"
+_ELSEWHERE_503 = (b"Server exiting", b"Server not ready", _NOT_READY, b"Server is stopping")
 _ELSEWHERE_400 = (b"unknown model", b"is not found", b"has no available versions")
-_WELL_503 = (b"Exceeds maximum queue size", b"Request timeout expired", b"not at ready state")
-_LACKS = (b"Request for unknown model", b"not at ready state")
+_WELL_503 = (b"Exceeds maximum queue size", b"Request timeout expired", _NOT_READY)
+_LACKS = (b"Request for unknown model", _NOT_READY)
 _CLIENTS_500 = (b"failed to parse the request JSON buffer", b"Unable to parse '")
 _LOOK = 4096
 _SHARE = 0.2

@@ -1,10 +1,25 @@
 """Requests go to the replicas that have the model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 
 from gateway.core.pool import InferenceProbe, Probe
 from tests.wire.backend import Backend, Script
 from tests.wire.gateway import Gateway, infer, pool, route, running, until
+
+
+@contextmanager
+def replicas(probe: Probe, **more: Any) -> Iterator[tuple[Backend, Backend, Gateway]]:
+    """Two backends in one pool that is probed like that, and a worker before them."""
+    with (
+        Backend("a") as first,
+        Backend("b") as second,
+        running((route(),), (pool(first.url, second.url, probe=probe, **more),)) as gateway,
+    ):
+        yield first, second, gateway
 
 
 def served_by(gateway: Gateway, first: Backend, second: Backend, count: int = 30) -> tuple[int, int]:
@@ -20,11 +35,7 @@ def served_by(gateway: Gateway, first: Backend, second: Backend, count: int = 30
 def test_a_replica_without_the_model_gets_no_requests() -> None:
     """A ready backend that lacks the model is passed by until it has it; if all lack it, all are asked."""
     probe = Probe(interval_s=0, models_interval_s=0.05)
-    with (
-        Backend("a") as first,
-        Backend("b") as second,
-        running((route(),), (pool(first.url, second.url, probe=probe),)) as gateway,
-    ):
+    with replicas(probe) as (first, second, gateway):
         until(lambda: min(served_by(gateway, first, second)) > 0, "both serve")
         second.has_model = False
         until(lambda: served_by(gateway, first, second) == (30, 0), "only the first serves")
@@ -45,11 +56,7 @@ def test_a_replica_without_the_model_gets_no_requests() -> None:
 def test_a_replica_that_says_it_lacks_the_model_is_left_alone(status: int, text: str) -> None:
     """It answers at once, so it would draw most requests; after one it gets no more, though nobody asks meanwhile."""
     probe = Probe(interval_s=0, models_interval_s=3600)
-    with (
-        Backend("a") as first,
-        Backend("b") as second,
-        running((route(),), (pool(first.url, second.url, probe=probe),)) as gateway,
-    ):
+    with replicas(probe) as (first, second, gateway):
         until(lambda: min(served_by(gateway, first, second)) > 0, "both serve")
         second.script = Script(status=status, body=f'{{"error":"{text}"}}')
         until(lambda: served_by(gateway, first, second) == (30, 0), "only the first serves")
@@ -59,11 +66,7 @@ def test_a_replica_that_says_it_lacks_the_model_is_left_alone(status: int, text:
 def test_a_replica_that_said_it_lacks_the_model_comes_back() -> None:
     """The next question finds that it has the model again."""
     probe = Probe(interval_s=0, models_interval_s=0.5)
-    with (
-        Backend("a") as first,
-        Backend("b") as second,
-        running((route(),), (pool(first.url, second.url, probe=probe),)) as gateway,
-    ):
+    with replicas(probe) as (first, second, gateway):
         second.script = Script(status=503, body='{"error":"model is not at ready state"}')
         until(lambda: served_by(gateway, first, second) == (30, 0), "only the first serves")
         second.script = Script()
@@ -74,11 +77,7 @@ def test_a_replica_that_said_it_lacks_the_model_comes_back() -> None:
 def test_an_inference_probe_finds_a_server_that_only_looks_ready() -> None:
     """A backend that says ready and fails every inference is taken out by the probe's own inference."""
     probe = Probe(interval_s=0.05, inference=InferenceProbe(model="model", body='{"inputs":[]}'))
-    with (
-        Backend("a") as first,
-        Backend("b") as second,
-        running((route(),), (pool(first.url, second.url, probe=probe, panic_percent=0),)) as gateway,
-    ):
+    with replicas(probe, panic_percent=0) as (_, second, gateway):
         until(lambda: all(backend.state == "up" for backend in gateway.report().backends), "both are up")
         second.script = Script(status=500)
         until(lambda: "down" in [backend.state for backend in gateway.report().backends], "one is down")
